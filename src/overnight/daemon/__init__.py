@@ -1,0 +1,1 @@
+"""The loop that takes work from the queue."""

@@ -1,0 +1,131 @@
+"""Opening the database: WAL, synchronous=FULL, numbered migrations, one transaction a change."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+from overnight.domain.errors import DiskError, OvernightError
+
+VERSION = 1
+"""The format that this program writes (PRAGMA user_version)."""
+
+BUSY_TIMEOUT_S = 30.0
+
+
+def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
+    """Open the database, migrated to this program's format.
+
+    Raises OvernightError where it is missing, damaged, or newer than this program.
+    """
+    if not create and not path.exists():
+        raise OvernightError(
+            "The workspace has no database",
+            found=f"no file {path}",
+            expected="the file that overnight init makes",
+            fix="restore it from a backup, or make a new workspace with overnight init",
+        )
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        _migrate(connection)
+    except sqlite3.OperationalError as error:
+        raise translated(error, path) from error
+    except sqlite3.DatabaseError as error:
+        raise OvernightError(
+            "The database is damaged",
+            found=f"{path}: {error}",
+            expected="an SQLite database",
+            fix="overnight doctor tells what can be saved",
+        ) from error
+    return connection
+
+
+def connect_readonly(path: Path) -> sqlite3.Connection:
+    """Open the database for reading only; nothing is created or migrated. Raises like connect."""
+    if not path.exists():
+        return connect(path)  # raises
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA query_only=ON")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        raise translated(error, path) from error
+    except sqlite3.DatabaseError as error:
+        raise OvernightError(
+            "The database is damaged",
+            found=f"{path}: {error}",
+            expected="an SQLite database",
+            fix="overnight doctor tells what can be saved",
+        ) from error
+    if version < VERSION:
+        connection.close()
+        return connect(path)
+    _refuse_newer(version)
+    return connection
+
+
+def translated(error: sqlite3.OperationalError, path: Path) -> OvernightError:
+    """Return the user's words for an operational error of SQLite."""
+    text = str(error)
+    if "full" in text or "readonly" in text or "I/O" in text or "unable to open" in text:
+        return DiskError(
+            f"Cannot use the database {path}",
+            found=text,
+            expected="a file system that takes writes",
+            fix="free space or make it writable; work goes on by itself then",
+        )
+    return OvernightError(f"The database refused: {text}", fix="try again; overnight doctor tells more")
+
+
+def _refuse_newer(version: int) -> None:
+    if version > VERSION:
+        raise OvernightError(
+            "The database was written by a newer Overnight",
+            found=f"format {version}",
+            expected=f"format {VERSION} or older",
+            fix="install that newer version; nothing was changed",
+        )
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database to this program's format, each step in one transaction."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    _refuse_newer(version)
+    for number in range(version + 1, VERSION + 1):
+        script = resources.files("overnight.database").joinpath("migrations", f"{number:03d}.sql").read_text()
+        with transaction(connection):
+            # another process may have been first: the version is read again under the lock
+            if connection.execute("PRAGMA user_version").fetchone()[0] >= number:
+                continue
+            for statement in _statements(script):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={number}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    pending = ""
+    for line in script.splitlines():
+        pending += line + "\n"
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Run a change: all or nothing, and no other writer in between."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

@@ -1,0 +1,35 @@
+"""The append-only history: what happened, when, why."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+
+def record(
+    connection: sqlite3.Connection, *, now: float, kind: str, message: str, level: str = "info", **data: Any
+) -> None:
+    """Append one event. ``kind`` is a short name such as "job.queued"; ``level`` info, warning or error."""
+    connection.execute(
+        "INSERT INTO events (at, kind, level, message, data) VALUES (?, ?, ?, ?, ?)",
+        (now, kind, level, message, json.dumps(data, ensure_ascii=True, default=str)),
+    )
+
+
+def since(connection: sqlite3.Connection, event: int = 0, *, limit: int = 1000) -> list[dict[str, Any]]:
+    """Return events after an id, oldest first."""
+    rows = connection.execute("SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?", (event, limit))
+    return [_to_event(row) for row in rows]
+
+
+def newest(connection: sqlite3.Connection, *, limit: int = 50) -> list[dict[str, Any]]:
+    """Return the last events, oldest first."""
+    rows = connection.execute("SELECT * FROM events ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+    return [_to_event(row) for row in reversed(rows)]
+
+
+def _to_event(row: sqlite3.Row) -> dict[str, Any]:
+    event = dict(row)
+    event["data"] = json.loads(event["data"])
+    return event

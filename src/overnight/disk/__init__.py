@@ -1,0 +1,1 @@
+"""Files: the truth of artifacts."""

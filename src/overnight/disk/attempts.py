@@ -1,0 +1,160 @@
+"""Both ends of the attempt directory: the only place where daemon and trainer meet.
+
+::
+
+    ATTEMPT/spec.json        daemon -> trainer, once, before the launch
+    ATTEMPT/notice.json      daemon -> trainer: a wish to stop, with the reason
+    ATTEMPT/watched          daemon -> trainer: touched on each tick, "somebody looks after you"
+    ATTEMPT/heartbeat.json   trainer -> daemon, replaced as it works
+    ATTEMPT/metrics.jsonl    trainer -> daemon: one line a logged step or evaluation
+    ATTEMPT/report.json      trainer -> daemon: its last word, durable
+    ATTEMPT/trainer.log      everything the trainer prints
+    ATTEMPT/output/          scratch of the trainer
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+import types
+import typing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from overnight.disk import files
+from overnight.domain.attempt import Heartbeat, Report, Spec
+
+Record = TypeVar("Record", Heartbeat, Report, Spec)
+
+SCHEMA = 1
+
+
+class Wish(StrEnum):
+    """What a trainer is asked to do."""
+
+    SAVE_AND_LEAVE = "save_and_leave"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A wish to the trainer, with the reason."""
+
+    wish: Wish
+    reason: str
+
+
+def boot_id() -> str:
+    """Return the kernel's id of this boot, "" where it tells none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def boot_time() -> float:
+    """Return seconds since boot, suspend included: comparable between processes of one boot only."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _to_record(kind: type[Record], value: Any) -> Record:
+    """Read a record: unknown fields are ignored, missing ones raise ValueError."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{kind.__name__} is not a JSON object")
+    if value.get("schema") != SCHEMA:
+        raise ValueError(f"{kind.__name__} has schema {value.get('schema')!r}, expected {SCHEMA}")
+    hints = typing.get_type_hints(kind)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        if field.name not in value:
+            raise ValueError(f"{kind.__name__} lacks '{field.name}'")
+        fields[field.name] = _to_type(hints[field.name], value[field.name])
+    return kind(**fields)
+
+
+def _to_type(hint: Any, value: Any) -> Any:
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None:
+        return None
+    for member in members:
+        if isinstance(member, type) and issubclass(member, StrEnum):
+            return member(value)
+    return value
+
+
+def write_spec(folder: Path, spec: Spec) -> None:
+    """Write the spec durably."""
+    files.write_json_durably(folder / "spec.json", dataclasses.asdict(spec))
+
+
+def read_spec(folder: Path) -> Spec:
+    """Return the spec. Raises OSError or ValueError."""
+    return _to_record(Spec, files.read_json(folder / "spec.json"))
+
+
+def write_heartbeat(folder: Path, heartbeat: Heartbeat) -> None:
+    """Replace the heartbeat; never torn, not synced."""
+    files.write_json_atomically(folder / "heartbeat.json", dataclasses.asdict(heartbeat))
+
+
+def read_heartbeat(folder: Path) -> Heartbeat | None:
+    """Return the newest heartbeat, or None where there is none yet or it cannot be read."""
+    try:
+        return _to_record(Heartbeat, files.read_json(folder / "heartbeat.json"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Write the trainer's last word durably."""
+    files.write_json_durably(folder / "report.json", dataclasses.asdict(report))
+
+
+def read_report(folder: Path) -> Report | None:
+    """Return the trainer's last word, or None where it left none."""
+    try:
+        return _to_record(Report, files.read_json(folder / "report.json"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_notice(folder: Path, notice: Notice) -> None:
+    """Ask the trainer for something."""
+    files.write_json_atomically(
+        folder / "notice.json", {"schema": SCHEMA, "wish": notice.wish.value, "reason": notice.reason}
+    )
+
+
+def read_notice(folder: Path) -> Notice | None:
+    """Return what the trainer is asked for, or None. Cheap where nothing is asked."""
+    path = folder / "notice.json"
+    if not os.path.exists(path):
+        return None
+    try:
+        value = files.read_json(path)
+        return Notice(wish=Wish(value["wish"]), reason=str(value["reason"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Notice(wish=Wish.SAVE_AND_LEAVE, reason="asked to stop (the notice could not be read)")
+
+
+def touch_watched(folder: Path) -> None:
+    """Tell the trainer that somebody looks after it."""
+    files.write_atomically(folder / "watched", f"{boot_time():.3f} {boot_id()}\n".encode())
+
+
+def unwatched_s(folder: Path) -> float | None:
+    """Return for how many seconds nobody looked after the trainer; None where nobody ever did in this boot."""
+    try:
+        stamp, _, boot = (folder / "watched").read_text().strip().partition(" ")
+        return boot_time() - float(stamp) if boot == boot_id() else None
+    except (OSError, ValueError):
+        return None
+
+
+def append_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Append one line of numbers: step, loss, learning_rate, ..."""
+    import json
+
+    files.append_line(folder / "metrics.jsonl", json.dumps(metrics))

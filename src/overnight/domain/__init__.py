@@ -1,0 +1,1 @@
+"""The ground: values in, values out."""

@@ -1,0 +1,1 @@
+"""How a trainer is started, found again and ended."""
