@@ -1,5 +1,6 @@
 """What the operator wants: one row an intent, kept until it is met or withdrawn.
 
+- ``up``      {}                 the daemon should run (set by up, gone after down)
 - ``paused``  {reason}           no attempt runs until resume
 - ``stopped`` {reason}           the current job ends, then no more is taken
 - ``down``    {now: bool}        everything of this workspace ends

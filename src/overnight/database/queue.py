@@ -168,13 +168,18 @@ def move(
     with transaction(connection):
         changed = connection.execute(
             "UPDATE jobs SET state = ?, reason = ?, finished_at = ?, not_before = coalesce(?, not_before),"
-            " charged = CASE WHEN ? THEN 0 ELSE charged + ? END, filed = CASE WHEN ? THEN 0 ELSE filed END"
-            " WHERE id = ? AND state = ?",
+            " charged = charged + ? WHERE id = ? AND state = ?",
             (
-                target.value, reason, now if target in jobs.ENDED else None, not_before,
-                verb is JobMove.RESUBMIT, int(charge), verb is JobMove.RESUBMIT, job, expected.value,
+                target.value, reason, now if target in jobs.ENDED else None, not_before, int(charge), job,
+                expected.value,
             ),
         ).rowcount  # fmt: skip
+        if changed and verb is JobMove.RESUBMIT:  # a new life: nothing of the old one counts
+            connection.execute(
+                "UPDATE jobs SET charged = 0, filed = 0, not_before = 0, settings = NULL, start_step = NULL,"
+                " steps = NULL WHERE id = ?",
+                (job,),
+            )
         if changed:
             row = connection.execute("SELECT file FROM jobs WHERE id = ?", (job,)).fetchone()
             events.record(

@@ -5,6 +5,7 @@ A durable write is: write to a temporary name, fsync, rename, fsync the director
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -94,10 +95,8 @@ def _write_new(path: Path, data: bytes, *, mode: int, sync: bool) -> None:
 
 
 def _remove_quietly(path: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the error that led here is the one to tell
         path.unlink(missing_ok=True)
-    except OSError:
-        pass  # the error that led here is the one to tell
 
 
 def write_json_durably(path: Path, value: Any) -> None:

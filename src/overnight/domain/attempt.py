@@ -1,11 +1,11 @@
-"""An attempt: one launch of the trainer for a job, and what ends it.
+r"""An attempt: one launch of the trainer for a job, and what ends it.
 
 ::
 
     STARTING --heartbeat--> RUNNING
-        |  \\                 |  \\
+        |  \                 |  \
       exit  stop           exit   stop
-        |     \\             |      v
+        |     \             |      v
         v      +-----------> | <- STOPPING
       ENDED <----------------+---- exit
 

@@ -80,6 +80,7 @@ class Manifest:
     created_at: float
     model_name: str
     method: str
+    locked: dict[str, object]  # the locked settings as they were, by dotted key
     data_cursor: dict[str, object]  # epoch, step in the epoch, rows consumed
     fingerprints: dict[str, str]  # config, base_model, tokenizer, dataset
     environment: dict[str, object]  # library versions, threads, device, CPU capability

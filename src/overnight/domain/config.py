@@ -147,11 +147,14 @@ class ServerSettings(_Section):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8765, description="port; 0 takes any free one")
 
 
+Notable = Literal["failed", "hung", "crashed", "disk", "done"]
+
+
 class NotifySettings(_Section):
     """Messages to the outside."""
 
     urls: list[str] = Field(default_factory=list, description="where to send, as notification URLs")
-    on: list[Literal["failed", "hung", "crashed", "disk", "done"]] = Field(
+    on: list[Notable] = Field(
         default_factory=lambda: ["failed", "hung", "crashed", "disk", "done"], description="what is worth a message"
     )
 

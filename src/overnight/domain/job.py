@@ -1,11 +1,11 @@
-"""A job: one queued piece of work, and the only moves it can make.
+r"""A job: one queued piece of work, and the only moves it can make.
 
 ::
 
     QUEUED ---dispatch---> RUNNING ---finish---> SUCCEEDED
-      ^  \\                 |  |  \\
+      ^  \                 |  |  \
       |   cancel        retry |   give_up ----> FAILED
-      |     \\              |  |                  |
+      |     \              |  |                  |
       |      v             |  skip --> SKIPPED    |
       |   CANCELLED <-cancel                |     |
       +-------+---- resubmit ---------------+-----+
