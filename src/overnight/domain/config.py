@@ -150,13 +150,15 @@ class ServerSettings(_Section):
 Notable = Literal["failed", "hung", "crashed", "disk", "done"]
 
 
+def _all_notable() -> list[Notable]:
+    return ["failed", "hung", "crashed", "disk", "done"]
+
+
 class NotifySettings(_Section):
     """Messages to the outside."""
 
     urls: list[str] = Field(default_factory=list, description="where to send, as notification URLs")
-    on: list[Notable] = Field(
-        default_factory=lambda: ["failed", "hung", "crashed", "disk", "done"], description="what is worth a message"
-    )
+    on: list[Notable] = Field(default_factory=_all_notable, description="what is worth a message")
 
 
 class LauncherSettings(_Section):
