@@ -1,0 +1,47 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup demo test check bench format clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## create .venv and install everything, pinned by constraints.txt
+
+$(READY): pyproject.toml constraints.txt scripts/setup
+	scripts/setup $(PYTHON) $(VENV)
+	@touch $(READY)
+
+demo: $(READY)  ## train a real model on real data, kill it in the middle, see it resume (about 6 minutes)
+	$(BIN)/overnight demo
+
+check: $(READY)  ## format, lint, types, import contracts, quick tests
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/lint-imports --no-timing > .import_linter.log || { cat .import_linter.log; exit 1; }
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/pytest -q -m "not slow and not crash" -n 2 --dist loadfile -p no:cacheprovider
+
+test: $(READY)  ## every check and every test, crash tests and real trainers included
+	scripts/install_debian_packages
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/lint-imports --no-timing
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist loadfile --durations 15
+
+bench: $(READY)  ## measure what the documentation claims
+	$(BIN)/python bench/run.py
+
+format: $(READY)  ## format and mend what can be mended by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove what make made (never a workspace)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .import_linter.log build dist src/*.egg-info
