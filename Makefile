@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test check bench format clean
+.PHONY: help setup demo test check bench format docs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,6 +42,9 @@ bench: $(READY)  ## measure what the documentation claims
 format: $(READY)  ## format and mend what can be mended by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## make docs/SETTINGS.md anew from the code
+	$(BIN)/python scripts/make_settings_page > docs/SETTINGS.md
 
 clean:  ## remove what make made (never a workspace)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .import_linter.log build dist src/*.egg-info
