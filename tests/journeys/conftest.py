@@ -1,0 +1,142 @@
+"""A workspace driven from outside, as a user drives it: the command line, files, signals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SETTINGS = {
+    "train.batch_size": "4",
+    "train.learning_rate": "0.002",
+    "train.threads": "1",
+    "max_length": "128",
+    "checkpoint.every_steps": "5",
+    "queue.settle_s": "0.2",
+    "queue.poll_interval_s": "0.2",
+    "disk.min_free_gb": "0",
+    "train.device": "cpu",
+}
+
+
+def write_rows(path: Path, *, seed: int, count: int = 64) -> Path:
+    """Write chat rows of sums: the answer can be learnt, each seed gives other rows."""
+    source = random.Random(seed)
+    with open(path, "w") as file:
+        for _ in range(count):
+            a, b = source.randint(0, 99), source.randint(0, 99)
+            messages = [{"role": "user", "content": f"{a}+{b}?"}, {"role": "assistant", "content": str(a + b)}]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    return path
+
+
+class Workspace:
+    """One workspace and the verbs that a user types."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+
+    def run(self, *words: str, timeout: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "overnight", "-C", str(self.root), *words],
+            capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, env=self.environment,
+        )  # fmt: skip
+        if check:
+            assert done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *words: str) -> dict[str, Any]:
+        return dict(json.loads(self.run(*words, "--json", check=False).stdout))
+
+    def init(self, **settings: str) -> Workspace:
+        words = [item for key, value in {**SETTINGS, **settings}.items() for item in ("--set", f"{key}={value}")]
+        subprocess.run(
+            [sys.executable, "-m", "overnight", "init", str(self.root), "--base-model", "builtin:tiny", *words],
+            check=True, capture_output=True, timeout=60, env=self.environment,
+        )  # fmt: skip
+        return self
+
+    def up(self) -> None:
+        self.run("up", "--detach", "--no-web")
+
+    def until_idle(self, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        return self.run("up", "--until-idle", "--no-web", timeout=timeout)
+
+    def wait(self, condition: Callable[[dict[str, Any]], Any], *, timeout: float = 120) -> dict[str, Any]:
+        """Poll status until the condition holds."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            status = self.json("status")
+            if condition(status):
+                return status
+            time.sleep(0.1)
+        log = (self.root / "logs" / "daemon.log").read_text()[-3000:]
+        raise AssertionError(f"the condition never held; last status {status}\n{log}")
+
+    def wait_for_step(self, step: int, *, timeout: float = 120) -> dict[str, Any]:
+        """Wait until a trainer works at or after a global step."""
+        return self.wait(lambda status: status["trainer"] and (status["step"] or 0) >= step, timeout=timeout)
+
+    def newest_step(self) -> int:
+        return max(int(path.name.partition("-")[2]) for path in (self.root / "current_model").glob("checkpoint-*"))
+
+    def digest(self) -> str:
+        """Return a hash over every byte of weights and optimizer in the newest checkpoint."""
+        folder = self.root / "current_model" / f"checkpoint-{self.newest_step()}"
+        digest = hashlib.sha256()
+        names = sorted(p.name for p in folder.iterdir() if p.suffix == ".safetensors" or p.name == "optimizer.pt")
+        assert "optimizer.pt" in names
+        assert len(names) > 1
+        for name in names:
+            digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
+        return digest.hexdigest()
+
+    def end(self) -> None:
+        """End everything of this workspace, whatever state it is in."""
+        self.run("down", "--now", check=False)
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if str(self.root).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+            except OSError:
+                continue
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    made = Workspace(tmp_path / "workspace")
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, str]]:
+    """Run three files of 64 rows with nothing injected: the bytes that every disturbed run must reach."""
+    made = Workspace(tmp_path_factory.mktemp("undisturbed") / "workspace").init()
+    drop_three(made)
+    made.until_idle()
+    yield made, made.digest()
+    made.end()
+
+
+def drop_three(workspace: Workspace) -> None:
+    """Add three files in a known order."""
+    for number in range(3):
+        path = write_rows(workspace.root.parent / f"part{number}.jsonl", seed=number)
+        workspace.run("add", str(path))
+
+
+@pytest.fixture
+def three_files() -> Callable[[Workspace], None]:
+    return drop_three

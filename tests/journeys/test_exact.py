@@ -1,0 +1,165 @@
+"""The promise: whatever is done to a run, its final bytes are those of the undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+
+STEPS = 48
+
+
+def check_end(workspace: Any, expected: str) -> None:
+    status = workspace.json("status")
+    assert status["step"] == STEPS
+    assert status["queue"]["succeeded"] == 3
+    assert workspace.newest_step() == STEPS
+    assert workspace.digest() == expected
+    assert sorted(os.listdir(workspace.root / "done")) == ["part0.jsonl", "part1.jsonl", "part2.jsonl"]
+    assert os.listdir(workspace.root / "inbox") == []
+
+
+def test_three_files_give_48_steps_a_falling_loss_and_the_same_bytes_twice(
+    workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
+) -> None:
+    first, expected = undisturbed
+    check_end(first, expected)
+    losses = [
+        json.loads(line)["loss"]
+        for folder in sorted((first.root / ".overnight" / "attempts").iterdir())
+        for line in (folder / "metrics.jsonl").read_text().splitlines()
+        if "loss" in json.loads(line)
+    ]
+    assert sum(losses[-8:]) / 8 < 0.9 * sum(losses[:8]) / 8
+    workspace.init()
+    three_files(workspace)
+    workspace.until_idle()
+    check_end(workspace, expected)
+
+
+def test_another_seed_gives_other_bytes(workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]) -> None:
+    workspace.init(seed="43")
+    three_files(workspace)
+    workspace.until_idle()
+    assert workspace.newest_step() == STEPS
+    assert workspace.digest() != undisturbed[1]
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("step", [3, 22])
+def test_a_killed_trainer_ends_with_the_same_bytes(
+    workspace: Any, undisturbed: Any, three_files: Callable[[Any], None], step: int
+) -> None:
+    workspace.init()
+    three_files(workspace)
+    workspace.up()
+    pid = workspace.wait_for_step(step)["trainer"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    workspace.wait(lambda status: status["queue"]["succeeded"] == 3, timeout=240)
+    check_end(workspace, undisturbed[1])
+    events = [event["kind"] for event in map(json.loads, workspace.run("events", "--json").stdout.splitlines())]
+    assert "attempt.ended" in events
+
+
+@pytest.mark.crash
+def test_everything_killed_at_once_goes_on_with_up(
+    workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
+) -> None:
+    workspace.init()
+    three_files(workspace)
+    workspace.up()
+    status = workspace.wait_for_step(20)
+    for part in ("watchdog", "daemon", "trainer"):
+        if status[part]:
+            os.kill(status[part]["pid"], signal.SIGKILL)
+    dead = workspace.wait(lambda status: status["state"] == "dead", timeout=30)
+    assert dead["step"] >= 16
+    assert workspace.run("status", check=False).returncode == 69
+    workspace.until_idle()
+    check_end(workspace, undisturbed[1])
+
+
+@pytest.mark.crash
+def test_a_killed_loop_costs_no_step(workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]) -> None:
+    workspace.init()
+    three_files(workspace)
+    workspace.up()
+    before = workspace.wait_for_step(2)
+    os.kill(before["daemon"]["pid"], signal.SIGKILL)
+    workspace.wait(lambda status: status["daemon"] and status["daemon"]["pid"] != before["daemon"]["pid"])
+    workspace.wait(lambda status: status["queue"]["succeeded"] == 3, timeout=240)
+    check_end(workspace, undisturbed[1])
+
+
+def test_pause_and_resume_end_with_the_same_bytes(
+    workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
+) -> None:
+    workspace.init()
+    three_files(workspace)
+    workspace.up()
+    workspace.wait_for_step(18)
+    started = time.monotonic()
+    workspace.run("pause")
+    assert time.monotonic() - started < 30
+    paused = workspace.json("status")
+    assert paused["state"] == "paused"
+    assert paused["trainer"] is None
+    assert paused["queue"]["queued"] >= 1
+    workspace.run("down")  # it survives restarts
+    workspace.up()
+    assert workspace.json("status")["state"] == "paused"
+    workspace.run("resume")
+    workspace.wait(lambda status: status["queue"]["succeeded"] == 3, timeout=240)
+    check_end(workspace, undisturbed[1])
+
+
+def test_down_and_up_end_with_the_same_bytes(
+    workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
+) -> None:
+    workspace.init()
+    three_files(workspace)
+    workspace.up()
+    workspace.wait_for_step(7)
+    workspace.run("down")
+    status = workspace.json("status")
+    assert status["daemon"] is None
+    assert status["trainer"] is None
+    assert not list((workspace.root / "done").iterdir()) or status["step"] >= 16
+    workspace.run("stop")  # a wish to stop is met by up, which takes work again
+    workspace.until_idle()
+    check_end(workspace, undisturbed[1])
+
+
+def test_the_status_line_of_the_seed_is_never_torn_and_never_goes_back(
+    workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
+) -> None:
+    workspace.init()
+    three_files(workspace)
+    workspace.up()
+    path = workspace.root / "status" / "training_status.json"
+    last, reads, deadline = (0, 0), 0, time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if not path.exists():
+            continue
+        value = json.loads(path.read_text())
+        assert {"step", "total", "loss", "state", "phase", "updated_at", "schema"} <= set(value)
+        seen = (value["step"] or 0, value["total"] or 0)
+        assert seen[0] >= last[0]
+        assert seen[1] >= last[1]
+        last, reads = seen, reads + 1
+        if seen[0] == STEPS and value["state"] == "idle":
+            break
+    assert last == (STEPS, STEPS)
+    assert reads > 1000
+    shown = subprocess.run(["jq", "-c", "{step, total, loss}", str(path)], capture_output=True, text=True, check=False)
+    if shown.returncode == 0:
+        assert json.loads(shown.stdout)["step"] == STEPS
+    check_end(workspace, undisturbed[1])
