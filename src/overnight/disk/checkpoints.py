@@ -1,0 +1,280 @@
+"""Checkpoints on disk: committed with the manifest last, judged by reading them, never trusted by their name.
+
+A commit is: hash and fsync each file, write ``manifest.json``, fsync the folder, rename it to its final name, fsync the
+parent. So a folder whose name is final is complete, and whatever was torn before keeps another name. The manifest
+carries a hash of itself: an edited one is found like an edited file. Links and special files are never opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from overnight.disk import files
+from overnight.domain.checkpoint import CheckpointReport, FileRecord, Manifest, Verdict, step_of
+
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT_BYTES = 16 << 20
+SCHEMA = 1
+NO_STEP = -1
+"""The step of a report on something that is no checkpoint."""
+
+
+def commit(staging: Path, target: Path, manifest: Manifest) -> Manifest:
+    """Make ``staging`` the checkpoint ``target``, all or nothing; return the manifest with its files.
+
+    Raises DiskError where the disk refuses (``target`` is then not there), FileExistsError where ``target`` is there.
+    """
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "a checkpoint of that name is there", str(target))
+    try:
+        records = {name: _record(staging / name) for name in sorted(_regular_files(staging))}
+        manifest = dataclasses.replace(manifest, files=records)
+        _write_manifest(staging, manifest)
+        _sync_folders(staging)
+        _move_in(staging, target)
+    except OSError as error:
+        raise files.disk_error(error, target) from error
+    return manifest
+
+
+def set_aside(folder: Path, trash: Path) -> Path:
+    """Move what stands in the way of a checkpoint into the trash, whole; return where it lies now. Raises DiskError."""
+    files.make_directory(trash)
+    resting = trash / f"{folder.name[:100]}.{secrets.token_hex(4)}"
+    try:
+        files.rename_durably(folder, resting)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise files.disk_error(error, resting) from error
+        resting = folder.with_name(f".{resting.name}")  # the trash is on another file system: hide it where it is
+        try:
+            files.rename_durably(folder, resting)
+        except OSError as second:
+            raise files.disk_error(second, resting) from second
+    return resting
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return a checkpoint's manifest. Raises OSError, or ValueError where it is torn, edited or of another format."""
+    path = folder / MANIFEST
+    facts = os.lstat(path)
+    if not stat.S_ISREG(facts.st_mode):
+        raise ValueError("the manifest is no regular file")
+    if facts.st_size > MANIFEST_LIMIT_BYTES:
+        raise ValueError(f"the manifest is {facts.st_size} bytes long")
+    try:
+        value = files.read_json(path)
+    except RecursionError as error:
+        raise ValueError("the manifest is nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("the manifest is no JSON object")
+    if value.get("schema") != SCHEMA:
+        raise ValueError(f"the manifest has schema {value.get('schema')!r}, expected {SCHEMA}")
+    if value.pop("digest", None) != _digest(value):
+        raise ValueError("the manifest was edited: its own hash does not match")
+    return _manifest(value)
+
+
+def verify(folder: Path) -> CheckpointReport:
+    """Judge one folder of the model directory by reading every byte of it."""
+    return _judge(folder, verify_content=True)
+
+
+def scan(model: Path, *, verify_content: bool) -> list[CheckpointReport]:
+    """Judge everything in the model directory, newest step first, then what is no checkpoint, by name.
+
+    Without ``verify_content`` only names, manifests and sizes are looked at, and the reason says so.
+    """
+    ours = [_judge(folder, verify_content=verify_content) for _, folder in _numbered(model)]
+    return ours + [_foreign(path) for path in _others(model)]
+
+
+def newest_verified(model: Path) -> tuple[CheckpointReport | None, list[CheckpointReport]]:
+    """Return the newest checkpoint that is whole, and the newer ones passed over, each with its reason."""
+    passed_over: list[CheckpointReport] = []
+    for _, folder in _numbered(model):
+        report = verify(folder)
+        if report.verdict is Verdict.VERIFIED:
+            return report, passed_over
+        passed_over.append(report)
+    return None, passed_over
+
+
+def _numbered(model: Path) -> list[tuple[int, Path]]:
+    """Return what has a checkpoint's name, the highest step first."""
+    found = [(step, path) for path in _entries(model) if (step := step_of(path.name)) is not None]
+    return sorted(found, reverse=True)
+
+
+def _others(model: Path) -> list[Path]:
+    return [path for path in _entries(model) if step_of(path.name) is None]
+
+
+def _entries(model: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(model))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [model / name for name in names if not name.startswith(".")]
+
+
+def _foreign(path: Path) -> CheckpointReport:
+    return _report(path, Verdict.FOREIGN, "not named checkpoint-STEP")
+
+
+def _judge(folder: Path, *, verify_content: bool) -> CheckpointReport:
+    try:
+        return _judge_folder(folder, verify_content=verify_content)
+    except FileNotFoundError as error:  # it went away, or a part of it did, while we looked
+        return _report(folder, Verdict.INCOMPLETE, f"{_shown(error.filename, folder)} is missing")
+    except OSError as error:
+        what = _shown(error.filename, folder)
+        return _report(folder, Verdict.CORRUPT, f"{what} cannot be read: {error.strerror or error}")
+
+
+def _judge_folder(folder: Path, *, verify_content: bool) -> CheckpointReport:
+    if not stat.S_ISDIR(os.lstat(folder).st_mode):
+        return _report(folder, Verdict.FOREIGN, "not a folder of its own (a file or a link)")
+    if step_of(folder.name) is None:
+        return _foreign(folder)
+    try:
+        manifest = read_manifest(folder)
+    except FileNotFoundError:
+        return _report(
+            folder, Verdict.INCOMPLETE, "it has no manifest: it was never committed, or the manifest is gone"
+        )
+    except ValueError as error:
+        return _report(folder, Verdict.CORRUPT, f"the manifest cannot be trusted: {error}")
+    if manifest.step != step_of(folder.name):
+        reason = f"the folder's name says step {step_of(folder.name)}, the manifest says step {manifest.step}"
+        return _report(folder, Verdict.CORRUPT, reason, manifest)
+    for name, record in sorted(manifest.files.items()):
+        problem = _problem(folder / name, record, verify_content=verify_content)
+        if problem is not None:
+            return _report(folder, problem[0], f"{name} {problem[1]}", manifest)
+    return _report(folder, Verdict.VERIFIED, _praise(folder, manifest, verify_content=verify_content), manifest)
+
+
+def _praise(folder: Path, manifest: Manifest, *, verify_content: bool) -> str:
+    reason = "every file is as committed" if verify_content else "complete; the content was not read"
+    strangers = sorted(set(_regular_files(folder)) - set(manifest.files))
+    return f"{reason}; not part of it: {', '.join(strangers[:5])}" if strangers else reason
+
+
+def _problem(path: Path, record: FileRecord, *, verify_content: bool) -> tuple[Verdict, str] | None:
+    """Return what is wrong with one file, or None."""
+    try:
+        facts = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return Verdict.INCOMPLETE, "is missing"
+    if not stat.S_ISREG(facts.st_mode):
+        return Verdict.CORRUPT, "is no regular file"
+    if facts.st_size != record.bytes:
+        return Verdict.CORRUPT, f"has {facts.st_size} bytes, {record.bytes} were committed"
+    if verify_content and files.blake3_of(path) != record.blake3:
+        return Verdict.CORRUPT, "differs from what was committed (its hash does not match)"
+    return None
+
+
+def _report(folder: Path, verdict: Verdict, reason: str, manifest: Manifest | None = None) -> CheckpointReport:
+    step = step_of(folder.name)
+    return CheckpointReport(
+        step=NO_STEP if step is None else step,
+        path=str(folder),
+        verdict=verdict,
+        reason=reason,
+        bytes=_folder_bytes(folder),
+        manifest=manifest,
+    )
+
+
+def _folder_bytes(folder: Path) -> int:
+    total = 0
+    if folder.is_symlink():
+        return total
+    for name in _regular_files(folder, with_manifest=True):
+        with contextlib.suppress(OSError):  # gone while we looked
+            total += os.lstat(folder / name).st_size
+    return total
+
+
+def _shown(filename: Any, folder: Path) -> str:
+    return os.path.relpath(filename, folder) if isinstance(filename, str) and filename != str(folder) else "the folder"
+
+
+def _regular_files(folder: Path, *, with_manifest: bool = False) -> Iterator[str]:
+    """Yield the files below a folder as relative POSIX paths; links and special files are passed over."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            relative = path.relative_to(folder).as_posix()
+            if (relative != MANIFEST or with_manifest) and stat.S_ISREG(os.lstat(path).st_mode):
+                yield relative
+
+
+def _record(path: Path) -> FileRecord:
+    record = FileRecord(bytes=os.lstat(path).st_size, blake3=files.blake3_of(path))
+    files.sync_file(path)
+    return record
+
+
+def _sync_folders(folder: Path) -> None:
+    for parent, _, _ in os.walk(folder, topdown=False):
+        files.sync_directory(Path(parent))
+
+
+def _move_in(staging: Path, target: Path) -> None:
+    """Rename into place; from another file system by a hidden copy first, so that the name stays all or nothing."""
+    files.make_directory(target.parent)
+    try:
+        files.rename_durably(staging, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        for name in _regular_files(staging, with_manifest=True):
+            files.make_directory((hidden / name).parent)
+            files.copy_durably(staging / name, hidden / name)
+        _sync_folders(hidden)
+        files.rename_durably(hidden, target)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    value = dataclasses.asdict(manifest)
+    files.write_json_durably(folder / MANIFEST, {**value, "digest": _digest(value)})
+
+
+def _digest(value: dict[str, Any]) -> str:
+    """Return the hash of a manifest's meaning, whatever the order and spacing of its text."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return blake3(text.encode("utf-8")).hexdigest()
+
+
+def _manifest(value: dict[str, Any]) -> Manifest:
+    """Build the record: unknown fields are ignored, missing and ill-named ones raise ValueError."""
+    missing = [field.name for field in dataclasses.fields(Manifest) if field.name not in value]
+    if missing:
+        raise ValueError(f"the manifest lacks {', '.join(missing)}")
+    try:
+        records = {
+            str(name): FileRecord(bytes=int(item["bytes"]), blake3=str(item["blake3"]))
+            for name, item in value["files"].items()
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("the manifest's list of files is damaged") from error
+    if any(name.startswith("/") or ".." in name.split("/") for name in records):
+        raise ValueError("the manifest names files outside its folder")
+    known = {field.name: value[field.name] for field in dataclasses.fields(Manifest)}
+    return Manifest(**{**known, "files": records})
