@@ -9,6 +9,7 @@
     ├── DiskError      73   cannot write: full, read-only, no inodes
     ├── BusyError      75   refused now because something is active or locked
     ├── ConfigError    78   the settings are refused
+    │   └── LockedError     a setting that may not change while checkpoints exist
     └── FailedError     1   a check found a problem, or a job failed
 
 A message always says four things: what happened, what was found, what was expected, what to do.
@@ -98,6 +99,20 @@ class ConfigError(OvernightError):
     """The settings are refused."""
 
     exit_code = ExitCode.BAD_CONFIG
+
+
+class LockedError(ConfigError):
+    """A setting that may not change while checkpoints exist: ``found`` is its current value, ``expected`` the locked."""
+
+    def __init__(self, what: str, *, found: str | None, expected: str | None, why: str, fix: str | None, code: str):
+        super().__init__(what, found=found, expected=expected, fix=fix, code=code)
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what}\n  Current:  {self.found}\n  Locked:   {self.expected}\n  Why:      {self.why}\n"
+            f"  To do:    {self.fix}"
+        )
 
 
 class FailedError(OvernightError):
