@@ -102,7 +102,7 @@ class ConfigError(OvernightError):
 
 
 class LockedError(ConfigError):
-    """A setting that may not change while checkpoints exist: ``found`` is its current value, ``expected`` the locked."""
+    """A setting may not change while checkpoints exist: ``found`` is the current value, ``expected`` the locked one."""
 
     def __init__(self, what: str, *, found: str | None, expected: str | None, why: str, fix: str | None, code: str):
         super().__init__(what, found=found, expected=expected, fix=fix, code=code)
