@@ -177,7 +177,7 @@ def move(
         if changed and verb is JobMove.RESUBMIT:  # a new life: nothing of the old one counts
             connection.execute(
                 "UPDATE jobs SET charged = 0, filed = 0, not_before = 0, settings = NULL, start_step = NULL,"
-                " steps = NULL WHERE id = ?",
+                " steps = NULL, forgiven = attempts WHERE id = ?",
                 (job,),
             )
         if changed:
@@ -302,6 +302,16 @@ def attempts_of(connection: sqlite3.Connection, job: int) -> list[Attempt]:
     return [
         _to_attempt(row) for row in connection.execute("SELECT * FROM attempts WHERE job = ? ORDER BY number", (job,))
     ]
+
+
+def attempts_since_submit(connection: sqlite3.Connection, job: int) -> list[Attempt]:
+    """Return a job's attempts since it was queued or queued again by the user, oldest first."""
+    rows = connection.execute(
+        "SELECT attempts.* FROM attempts JOIN jobs ON jobs.id = attempts.job"
+        " WHERE job = ? AND number > forgiven ORDER BY number",
+        (job,),
+    )
+    return [_to_attempt(row) for row in rows]
 
 
 def set_handle(connection: sqlite3.Connection, attempt: str, handle: str) -> None:

@@ -11,6 +11,7 @@ CREATE TABLE jobs (
     steps         INTEGER,
     attempts      INTEGER NOT NULL DEFAULT 0,
     charged       INTEGER NOT NULL DEFAULT 0,
+    forgiven      INTEGER NOT NULL DEFAULT 0,          -- launches before the last resubmit: they count no more
     overtaken     INTEGER NOT NULL DEFAULT 0,
     reason        TEXT NOT NULL DEFAULT '',
     submitted_at  REAL NOT NULL,
