@@ -30,6 +30,8 @@ from overnight.domain.attempt import Heartbeat, Report, Spec
 Record = TypeVar("Record", Heartbeat, Report, Spec)
 
 SCHEMA = 1
+METRICS_LINE_BYTES = 512
+"""More than a line of numbers takes."""
 
 
 class Wish(StrEnum):
@@ -158,3 +160,26 @@ def append_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     import json
 
     files.append_line(folder / "metrics.jsonl", json.dumps(metrics))
+
+
+def read_metrics(folder: Path, *, limit: int) -> list[dict[str, Any]]:
+    """Return the last lines of numbers, oldest first; a torn line is passed over."""
+    import json
+
+    try:
+        with open(folder / "metrics.jsonl", "rb") as file:
+            file.seek(0, os.SEEK_END)
+            start = max(0, file.tell() - limit * METRICS_LINE_BYTES)
+            file.seek(start)
+            lines = file.read().split(b"\n")
+    except OSError:
+        return []
+    found: list[dict[str, Any]] = []
+    for line in lines[1 if start else 0 :]:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found[-limit:]

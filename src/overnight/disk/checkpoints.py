@@ -91,6 +91,11 @@ def verify(folder: Path) -> CheckpointReport:
     return _judge(folder, verify_content=True)
 
 
+def judge_by_looks(folder: Path) -> CheckpointReport:
+    """Judge one folder by its name, manifest and sizes; its content is not read, and the reason says so."""
+    return _judge(folder, verify_content=False)
+
+
 def scan(model: Path, *, verify_content: bool) -> list[CheckpointReport]:
     """Judge everything in the model directory, newest step first, then what is no checkpoint, by name.
 
@@ -98,6 +103,15 @@ def scan(model: Path, *, verify_content: bool) -> list[CheckpointReport]:
     """
     ours = [_judge(folder, verify_content=verify_content) for _, folder in _numbered(model)]
     return ours + [_foreign(path) for path in _others(model)]
+
+
+def newest_complete(model: Path) -> CheckpointReport | None:
+    """Return the newest checkpoint whose name, manifest and sizes fit together; its content is not read."""
+    for _, folder in _numbered(model):
+        report = _judge(folder, verify_content=False)
+        if report.verdict is Verdict.VERIFIED:
+            return report
+    return None
 
 
 def newest_verified(model: Path) -> tuple[CheckpointReport | None, list[CheckpointReport]]:

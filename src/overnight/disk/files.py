@@ -170,6 +170,18 @@ def copy_durably(source: Path, target: Path) -> None:
         raise disk_error(error, target) from error
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name that takes no space, or a synced copy where hard links do not work.
+
+    Only for files that nobody writes in place. Errors pass as OSError.
+    """
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        with open(source, "rb") as reader, open_new(target) as writer:
+            shutil.copyfileobj(reader, writer, CHUNK_BYTES)
+
+
 @contextmanager
 def open_new(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that must not be there for writing; synced on leaving. Errors pass as OSError."""
@@ -200,6 +212,11 @@ def blake3_of(path: Path) -> str:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def blake3_of_text(text: str) -> str:
+    """Return the BLAKE3 hash of a text, in hex."""
+    return blake3(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def remove_file(path: Path) -> None:
