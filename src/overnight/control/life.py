@@ -1,0 +1,178 @@
+"""Up and down: starting the guards of a workspace, and ending everything of it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from overnight.control import settings
+from overnight.control.wishes import is_daemon_alive, wait_for
+from overnight.database import events, intents, overview, queue
+from overnight.database.connection import transaction
+from overnight.disk import attempts, config, files
+from overnight.disk.attempts import Notice, Wish
+from overnight.disk.layout import Layout
+from overnight.domain.errors import BusyError, NotRunningError
+from overnight.domain.picture import iso
+from overnight.launchers import guards
+from overnight.launchers.base import Exited
+from overnight.launchers.choice import launcher_of
+
+START_S = 30.0
+"""The loop must hold its lock so long after ``up``."""
+
+END_S = 30.0
+"""Beside the trainer's grace: for the loop and the watchdog to leave."""
+
+TAIL_BYTES = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Up:
+    """The guards that run now."""
+
+    daemon_pid: int | None
+    watchdog_pid: int | None
+    since_event: int  # id of the newest event before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Down:
+    """What was ended."""
+
+    message: str
+    was_running: bool
+
+
+def up(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Up:
+    """Start watchdog and daemon; return once the daemon holds the workspace.
+
+    Raises ConfigError before anything is started, BusyError where another daemon holds the workspace,
+    NotRunningError with the end of its log where the daemon does not come up.
+    """
+    _refuse_when_held(layout)
+    settings.require(layout)
+    since_event = overview.newest_event(connection)
+    with transaction(connection):
+        intents.withdraw(connection, "down")
+        intents.withdraw(connection, "stopped")
+        intents.withdraw(connection, "up")
+        intents.wish(connection, "up", {"reason": "asked to run"}, now=now)
+        events.record(connection, now=now, kind="operator.up", message="the operator starts the daemon")
+    ours = guards.start_watchdog(layout)
+    if not wait_for(lambda: is_daemon_alive(layout), limit_s=START_S):
+        raise NotRunningError(
+            f"The daemon did not come up within {START_S:.0f} s",
+            found=tail(layout.log("daemon")) or tail(layout.log("watchdog")) or "empty logs",
+            expected="a daemon that holds this workspace",
+            fix=f"read {layout.log('daemon')} and {layout.log('watchdog')}",
+            code="not_up",
+        )
+    watchdog = files.lock_holder(layout.watchdog_lock)
+    if watchdog is not None and watchdog.get("pid") not in (None, ours):
+        raise _held(layout, watchdog)
+    daemon = files.lock_holder(layout.daemon_lock) or {}
+    return Up(daemon_pid=daemon.get("pid"), watchdog_pid=ours, since_event=since_event)
+
+
+def down(layout: Layout, connection: sqlite3.Connection, *, now: float, is_quick: bool) -> Down:
+    """End everything of this workspace and wait until it has ended.
+
+    With ``is_quick`` nothing is saved. Raises BusyError where something is still there after the deadline.
+    """
+    if not holders(layout):
+        _withdraw(connection)
+        return Down(message="nothing was running", was_running=False)
+    ask_down(connection, now=now, is_quick=is_quick)
+    grace_s = config.raw_number(layout, "watch", "grace_s", 30.0)
+    limit_s = END_S + (0.0 if is_quick else grace_s)
+    are_guards_gone = wait_for(lambda: not _guards(layout) or not holders(layout), limit_s=limit_s)
+    if are_guards_gone and holders(layout):
+        _end_orphan(layout, connection, grace_s=0.0 if is_quick else grace_s)
+    left = holders(layout)
+    if left:
+        raise BusyError(
+            "Not everything has ended yet",
+            found=", ".join(f"{name} (pid {holder.get('pid', 'unknown')})" for name, holder in left.items()),
+            expected="all of them gone",
+            fix="a save may take its time: try again, or overnight down --now",
+            code="not_yet",
+        )
+    _withdraw(connection)
+    return Down(message="everything has ended", was_running=True)
+
+
+def ask_down(connection: sqlite3.Connection, *, now: float, is_quick: bool) -> None:
+    """Wish that everything ends; return at once. A quick wish replaces a patient one."""
+    reason = "the operator ends it at once" if is_quick else "the operator ends it at the next step border"
+    with transaction(connection):
+        intents.wish(connection, "down", {"now": is_quick, "reason": reason}, now=now)
+        events.record(connection, now=now, kind="operator.down", message=reason, quick=is_quick)
+
+
+def holders(layout: Layout) -> dict[str, dict[str, Any]]:
+    """Return who is alive, as each one's lock tells."""
+    trainer = files.lock_holder(layout.model_lock)
+    return _guards(layout) | ({"trainer": trainer} if trainer is not None else {})
+
+
+def tail(path: Path) -> str:
+    """Return the end of a log, "" where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _guards(layout: Layout) -> dict[str, dict[str, Any]]:
+    found = {
+        "daemon": files.lock_holder(layout.daemon_lock),
+        "watchdog": files.lock_holder(layout.watchdog_lock),
+    }
+    return {name: holder for name, holder in found.items() if holder is not None}
+
+
+def _refuse_when_held(layout: Layout) -> None:
+    """Raise BusyError that names a living daemon; a watchdog alone is about to start one."""
+    holder = files.lock_holder(layout.daemon_lock) or files.lock_holder(layout.watchdog_lock)
+    if holder is not None:
+        raise _held(layout, holder)
+
+
+def _held(layout: Layout, holder: dict[str, Any]) -> BusyError:
+    since = holder.get("since")
+    when = iso(since) if isinstance(since, int | float) else since
+    return BusyError(
+        f"Another daemon holds {layout.root}",
+        found=f"pid {holder.get('pid', 'unknown')} on {holder.get('host', 'this host')} since {when or 'unknown'}",
+        expected="no daemon on this workspace",
+        fix="overnight status --watch shows it; overnight down ends it",
+        code="held",
+    )
+
+
+def _withdraw(connection: sqlite3.Connection) -> None:
+    with transaction(connection):
+        intents.withdraw(connection, "up")
+        intents.withdraw(connection, "down")
+
+
+def _end_orphan(layout: Layout, connection: sqlite3.Connection, *, grace_s: float) -> None:
+    """End a trainer that no daemon looks after: first by a notice, then by a signal, at last by force."""
+    for attempt in queue.open_attempts(connection):
+        if grace_s > 0:
+            notice = Notice(wish=Wish.SAVE_AND_LEAVE, reason="overnight down")
+            attempts.write_notice(layout.attempt(attempt.id), notice)
+    if wait_for(lambda: not holders(layout), limit_s=grace_s):
+        return
+    launcher = launcher_of("local")
+    for attempt in queue.open_attempts(connection):
+        if attempt.handle is not None and not isinstance(launcher.poll(attempt.handle), Exited):
+            launcher.kill(attempt.handle)
+    wait_for(lambda: not holders(layout), limit_s=END_S)
