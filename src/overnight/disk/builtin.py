@@ -1,4 +1,4 @@
-"""Base models that need no network: ``builtin:tiny`` is made on the spot; names are resolved to folders here.
+"""A base model that needs no network: ``builtin:tiny`` is made on the spot.
 
 ``builtin:tiny`` is a random Llama of two layers with a byte-level tokenizer and the ChatML template. Its bytes are the
 same on every machine and with every version of numpy: the weights come from a hash stream and exact arithmetic, not
@@ -8,8 +8,6 @@ from a random generator.
 from __future__ import annotations
 
 import json
-import os
-import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,9 @@ from safetensors.numpy import save
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from overnight.disk import files
-from overnight.disk.layout import Layout
-from overnight.domain.errors import ConfigError
+from overnight.disk.base_models import FOLDERS, SMOLLM2, TINY, resolve
 
-TINY = "builtin:tiny"
-SMOLLM2 = "builtin:smollm2-135m"
-FOLDERS = {TINY: "tiny", SMOLLM2: "smollm2-135m"}
-"""The builtin models and the folder, below ``.overnight/base``, in which each one lies."""
-
-HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
+__all__ = ["FOLDERS", "SMOLLM2", "TINY", "make_tiny", "resolve"]
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -40,26 +32,6 @@ CHAT_TEMPLATE = (
 LAYERS, HIDDEN, INNER, HEADS, KEY_HEADS, CONTEXT = 2, 64, 128, 4, 2, 4096
 SPREAD = 0.12
 """Half the width of the uniform distribution of the random weights."""
-
-
-def resolve(layout: Layout, base_model: str) -> str:
-    """Return where a base model lies: an absolute folder, or the Hub id unchanged.
-
-    A relative folder is looked for in the workspace, never in the current folder of whoever asks. Raises ConfigError
-    where the value is none of a builtin name, a folder that is there, and a Hub id.
-    """
-    if base_model in FOLDERS:
-        return str(layout.base / FOLDERS[base_model])
-    folder = layout.root / Path(base_model).expanduser()  # an absolute one stays itself
-    if folder.is_dir():
-        return os.path.abspath(folder)
-    if base_model.startswith("builtin:"):
-        expected, fix = " or ".join(FOLDERS), "choose one of the builtin models"
-    elif HUB_ID.fullmatch(base_model):
-        return base_model
-    else:
-        expected, fix = "a folder with a Hugging Face model, or a Hub id such as org/name", "mount it, or mend the path"
-    raise ConfigError(f"The base model '{base_model}' is not there", found=base_model, expected=expected, fix=fix)
 
 
 def make_tiny(folder: Path) -> None:
