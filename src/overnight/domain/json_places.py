@@ -12,6 +12,11 @@ from typing import Any
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 
+# a whole pair, or (in the group) a half of one, or any other escape
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)|\\.",
+)
+
 Path = tuple[str | int, ...]
 
 
@@ -94,4 +99,13 @@ def column_at_depth(text: str, level: int) -> int:
                 return token.start() + 1
         elif word in "}]":
             open_brackets -= 1
+    return 1
+
+
+def column_of_lone_surrogate(text: str) -> int:
+    """Return the column of the first escape that is half of a pair."""
+    for token in _TOKEN.finditer(text):
+        for escape in _ESCAPE.finditer(token.group()) if token.group()[0] == '"' else ():
+            if escape.group(1):
+                return token.start() + escape.start() + 1
     return 1
