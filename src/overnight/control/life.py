@@ -84,14 +84,13 @@ def down(layout: Layout, connection: sqlite3.Connection, *, now: float, is_quick
     With ``is_quick`` nothing is saved. Raises BusyError where something is still there after the deadline.
     """
     if not holders(layout):
-        _withdraw(connection)
+        forget(connection)
         return Down(message="nothing was running", was_running=False)
     ask_down(connection, now=now, is_quick=is_quick)
-    grace_s = config.raw_number(layout, "watch", "grace_s", 30.0)
-    limit_s = END_S + (0.0 if is_quick else grace_s)
+    limit_s = patience_s(layout, is_quick=is_quick)
     are_guards_gone = wait_for(lambda: not _guards(layout) or not holders(layout), limit_s=limit_s)
     if are_guards_gone and holders(layout):
-        _end_orphan(layout, connection, grace_s=0.0 if is_quick else grace_s)
+        _end_orphan(layout, connection, grace_s=0.0 if is_quick else limit_s - END_S)
     left = holders(layout)
     if left:
         raise BusyError(
@@ -101,8 +100,13 @@ def down(layout: Layout, connection: sqlite3.Connection, *, now: float, is_quick
             fix="a save may take its time: try again, or overnight down --now",
             code="not_yet",
         )
-    _withdraw(connection)
+    forget(connection)
     return Down(message="everything has ended", was_running=True)
+
+
+def patience_s(layout: Layout, *, is_quick: bool) -> float:
+    """Return how long an end may take: the trainer's grace, and the guards' own time to leave."""
+    return END_S + (0.0 if is_quick else config.raw_number(layout, "watch", "grace_s", 30.0))
 
 
 def ask_down(connection: sqlite3.Connection, *, now: float, is_quick: bool) -> None:
@@ -157,7 +161,8 @@ def _held(layout: Layout, holder: dict[str, Any]) -> BusyError:
     )
 
 
-def _withdraw(connection: sqlite3.Connection) -> None:
+def forget(connection: sqlite3.Connection) -> None:
+    """Withdraw the wishes to run and to end: nothing runs, and nothing should."""
     with transaction(connection):
         intents.withdraw(connection, "up")
         intents.withdraw(connection, "down")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overnight.database import events, intents, queue
 from overnight.database.connection import transaction
@@ -29,6 +29,10 @@ class Answer:
     message: str
     is_changed: bool  # False: it was so already
     is_daemon_alive: bool
+
+    def now_saying(self, message: str) -> Answer:
+        """Return the answer with later words."""
+        return replace(self, message=message)
 
 
 def pause(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Answer:

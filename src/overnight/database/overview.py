@@ -46,3 +46,26 @@ def last_attempt(connection: sqlite3.Connection) -> Attempt | None:
 def newest_event(connection: sqlite3.Connection) -> int:
     """Return the id of the newest event, 0 where there is none."""
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0])
+
+
+def last_event_at(connection: sqlite3.Connection, kinds: tuple[str, ...]) -> float | None:
+    """Return when something of these kinds last happened (unix seconds); a kind may be a beginning, as "disk."."""
+    where = " OR ".join("kind GLOB ?" for _ in kinds)
+    patterns = [f"{kind}*" for kind in kinds]
+    row = connection.execute(f"SELECT at FROM events WHERE {where} ORDER BY id DESC LIMIT 1", patterns).fetchone()
+    return float(row["at"]) if row is not None else None
+
+
+def job_events_after(connection: sqlite3.Connection, event: int) -> list[tuple[int, str]]:
+    """Return (job, kind) of every event about a job's state after an event, oldest first."""
+    rows = connection.execute(
+        "SELECT json_extract(data, '$.job') AS job, kind FROM events WHERE id > ? AND kind GLOB 'job.*'"
+        " AND job IS NOT NULL ORDER BY id",
+        (event,),
+    )
+    return [(int(row["job"]), str(row["kind"])) for row in rows]
+
+
+def count_unfinished(connection: sqlite3.Connection) -> int:
+    """Return how many jobs wait or run."""
+    return int(connection.execute("SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')").fetchone()[0])

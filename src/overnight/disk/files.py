@@ -51,6 +51,11 @@ def disk_error(error: OSError, path: Path | str) -> DiskError:
     )
 
 
+def is_disk_trouble(error: OSError) -> bool:
+    """Return whether the disk, and not the caller, is at fault."""
+    return error.errno in _DISK_ERRNOS
+
+
 def _has_free_inodes(path: Path | str) -> bool:
     folder = Path(path)
     while not folder.exists() and folder != folder.parent:
@@ -200,6 +205,24 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, path) from error
+
+
+def open_regular(path: Path, *, follow_links: bool) -> IO[bytes]:
+    """Open a regular file for reading. Never waits for a FIFO, never touches a device.
+
+    Raises OSError: ELOOP for a link that is not followed, EINVAL for anything that is no regular file.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow_links else os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.stat(path, follow_symlinks=follow_links).st_mode) and not (
+        not follow_links and stat.S_ISLNK(os.lstat(path).st_mode)
+    ):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))  # opening a device may already do something
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it was replaced in between
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,0 +1,104 @@
+"""THE entry: argv -> one verb; every error becomes words and an exit code here, and nowhere else.
+
+Start-up time is a promise: what a verb needs is imported inside the verb, and at the top stands what every start needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+
+from overnight.cli import output
+from overnight.cli.app import app, is_debugging
+from overnight.domain.errors import DiskError, ExitCode, OvernightError, UsageError
+
+PROGRAM = "overnight"
+VERBS = (
+    "init", "up", "down", "pause", "resume", "skip", "stop", "add", "queue", "cancel", "retry", "move", "validate",
+    "status", "logs", "events", "config", "checkpoints", "verify", "demo",
+)  # fmt: skip
+"""Every verb, in the order of the help."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command line and leave with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    output.prepare_streams()
+    sys.exit(run(words))
+
+
+def run(words: list[str]) -> int:
+    """Run one command line; return its exit code."""
+    try:
+        code = _command().main(args=words, prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else int(ExitCode.OK)
+    except BrokenPipeError:
+        output.drop_stdout()
+        return int(ExitCode.PROBLEM)
+    except typer.TyperException as error:
+        return _tell(_as_usage_error(error), words)
+    except Exception as error:  # the border of the process: whatever it is, the user gets words
+        if is_debugging(words):
+            raise
+        return _tell(_translated(error), words)
+
+
+def _command() -> Any:
+    """Return the command line, its verbs in the order of VERBS."""
+    from overnight.cli import looking, running, work, workspace  # noqa: F401  (they put their verbs into the app)
+
+    group: Any = typer.main.get_command(app)
+    group.commands = dict(sorted(group.commands.items(), key=lambda item: VERBS.index(item[0])))
+    return group
+
+
+def _tell(error: OvernightError, words: list[str]) -> int:
+    if "--json" in words:
+        output.print_json({"error": output.error_json(error)})
+    output.say(f"{PROGRAM}: {error}")
+    return int(error.exit_code)
+
+
+def _as_usage_error(error: typer.TyperException) -> OvernightError:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else PROGRAM
+    return UsageError(error.format_message(), fix=f"{path} --help tells how", code="usage")
+
+
+def _translated(error: Exception) -> OvernightError:
+    """Return the user's words for an error that nobody expected to come this far."""
+    if isinstance(error, OvernightError):
+        return error
+    import sqlite3
+
+    from overnight.disk import files
+
+    if isinstance(error, sqlite3.OperationalError):
+        from pathlib import Path
+
+        from overnight.database.connection import translated
+
+        return translated(error, Path("state.db"))
+    if isinstance(error, sqlite3.DatabaseError):
+        return OvernightError(
+            "The database is damaged",
+            found=str(error),
+            expected="an SQLite database",
+            fix="end everything with overnight down, then restore .overnight/state.db from a backup",
+            code="database",
+        )
+    if isinstance(error, OSError) and files.is_disk_trouble(error):
+        refusal: DiskError = files.disk_error(error, error.filename or "the disk")
+        return refusal
+    return OvernightError(
+        f"Overnight met an error of its own: {type(error).__name__}: {error}",
+        fix=f"the same with {PROGRAM} --debug shows where; please report it",
+        code="internal",
+    )
+
+
+__all__ = ["main", "run"]

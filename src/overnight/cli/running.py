@@ -1,0 +1,130 @@
+"""The verbs of the daemon and the whole queue: up, down, pause, resume, skip, stop, demo."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from overnight.cli import output
+from overnight.cli.app import Json, NoWait, app, opened
+
+if TYPE_CHECKING:
+    from overnight.control.wishes import Answer
+
+
+@app.command(short_help="Start the daemon and show live progress.")
+def up(
+    context: typer.Context,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it runs.")] = False,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="Return when nothing is left to do: 0 if every job succeeded, else 1.")
+    ] = False,
+    no_web: Annotated[bool, typer.Option("--no-web", help="Without the web page.")] = False,  # there is none yet
+    as_json: Json = False,
+) -> None:
+    """Start the daemon; in the foreground show live progress (Ctrl-C: save, then end everything)."""
+    from overnight.cli import foreground
+    from overnight.control import life
+    from overnight.domain.errors import UsageError
+
+    if detach and until_idle:
+        raise UsageError(
+            "--detach and --until-idle exclude each other",
+            found="both",
+            expected="one of them",
+            fix="leave one out",
+            code="usage",
+        )
+    with opened(context) as (layout, connection):
+        started = life.up(layout, connection, now=time.time())
+        if as_json:
+            output.print_json({"daemon": {"pid": started.daemon_pid}, "watchdog": {"pid": started.watchdog_pid}})
+        elif detach:
+            output.print_text(f"up: daemon pid {started.daemon_pid}, watchdog pid {started.watchdog_pid}")
+        if not detach:
+            ending = foreground.stay(layout, connection, started, is_until_idle=until_idle, as_json=as_json)
+            output.say(ending.message)
+            raise typer.Exit(ending.exit_code)
+
+
+@app.command(short_help="Save at the next step border, then end everything.")
+def down(
+    context: typer.Context,
+    now: Annotated[bool, typer.Option("--now", help="Do not save first; the last checkpoint stands.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Save at the next step border, then end everything of this workspace."""
+    from overnight.control import life
+
+    with opened(context) as (layout, connection):
+        ended = life.down(layout, connection, now=time.time(), is_quick=now)
+    if as_json:
+        output.print_json({"ok": True, "was_running": ended.was_running, "message": ended.message})
+    else:
+        output.print_text(ended.message)
+
+
+@app.command(short_help="Finish the step, save, free the device, until resume.")
+def pause(context: typer.Context, no_wait: NoWait = False, as_json: Json = False) -> None:
+    """Finish the step, save, free the device; holds until resume, also over restarts."""
+    from overnight.control import wishes
+
+    with opened(context) as (layout, connection):
+        answer = wishes.pause(layout, connection, now=time.time())
+        if answer.is_changed:
+            output.say(answer.message)
+        if not no_wait:
+            wishes.wait_until_free(layout, connection)
+    _tell(answer if no_wait or not answer.is_changed else answer.now_saying("paused: the device is free"), as_json)
+
+
+@app.command(short_help="Take work again after pause or stop.")
+def resume(context: typer.Context, as_json: Json = False) -> None:
+    """Take work again after pause or stop."""
+    from overnight.control import wishes
+
+    with opened(context) as (layout, connection):
+        _tell(wishes.resume(layout, connection, now=time.time()), as_json)
+
+
+@app.command(short_help="Set the running job aside.")
+def skip(context: typer.Context, no_wait: NoWait = False, as_json: Json = False) -> None:
+    """Set the running job aside; it does not come back by itself (retry brings it back)."""
+    from overnight.cli.work import finish_wish
+    from overnight.control import jobs
+
+    with opened(context) as (layout, connection):
+        finish_wish(
+            layout, connection, jobs.skip(layout, connection, now=time.time()), no_wait=no_wait, as_json=as_json
+        )
+
+
+@app.command(short_help="Finish the current file, then take no more.")
+def stop(context: typer.Context, as_json: Json = False) -> None:
+    """Finish the current file, then take no more work until resume or up."""
+    from overnight.control import wishes
+
+    with opened(context) as (layout, connection):
+        _tell(wishes.stop(layout, connection, now=time.time()), as_json)
+
+
+@app.command(short_help="A real model on real facts, start to end.")
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the demo's workspace is made.")] = Path(
+        "demo-workspace"
+    ),
+) -> None:
+    """Train a real model on real facts, with a kill -9 in the middle, and show what it has learnt."""
+    from overnight import demo as demonstration
+
+    raise typer.Exit(int(demonstration.run(folder) or 0))
+
+
+def _tell(answer: Answer, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"ok": True, "changed": answer.is_changed, "message": answer.message})
+    else:
+        output.print_text(answer.message)
