@@ -155,11 +155,11 @@ def unwatched_s(folder: Path) -> float | None:
         return None
 
 
-def append_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Append one line of numbers: step, loss, learning_rate, ..."""
+def append_metrics(folder: Path, *metrics: dict[str, Any]) -> None:
+    """Append lines of numbers in one write: step, loss, learning_rate, ..."""
     import json
 
-    files.append_line(folder / "metrics.jsonl", json.dumps(metrics))
+    files.append_line(folder / "metrics.jsonl", "\n".join(json.dumps(line) for line in metrics))
 
 
 def read_metrics(folder: Path, *, limit: int) -> list[dict[str, Any]]:

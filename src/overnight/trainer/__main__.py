@@ -1,0 +1,172 @@
+"""``python -m overnight.trainer ATTEMPT_DIR``: first heartbeat before torch is imported, and always a last word.
+
+Exit codes: 0 completed, 75 preempted (saved, asked to leave), 1 crashed. The report outranks them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import faulthandler
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from overnight.disk import attempts, files
+from overnight.disk.layout import Layout
+from overnight.domain import config
+from overnight.domain.attempt import Outcome, Phase, Report, Spec
+from overnight.domain.errors import ConfigError, DiskError, ExitCode
+from overnight.trainer import environment, failures, faults
+from overnight.trainer.pulse import Pulse
+from overnight.trainer.wishes import AskedToLeave, Wishes
+
+LOCK_WAIT_S = 20.0
+"""For the trainer before us, which may still be dying."""
+
+UNWATCHED_LEAST_S = 90.0
+EXIT_CODES = {
+    Outcome.COMPLETED: ExitCode.OK,
+    Outcome.PREEMPTED: ExitCode.BUSY,
+}
+_HELD: list[files.Lock] = []
+
+
+def main(arguments: list[str]) -> int:
+    """Run one attempt; return the exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m overnight.trainer ATTEMPT_DIR", file=sys.stderr)
+        return ExitCode.USAGE
+    folder = Path(arguments[0]).absolute()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)
+    try:
+        spec = attempts.read_spec(folder)
+    except (OSError, ValueError) as error:
+        print(f"The attempt in {folder} cannot be read: {error}", file=sys.stderr)
+        return ExitCode.PROBLEM
+    pulse = Pulse(folder, spec)
+    report = attempt(folder, spec, pulse)
+    return leave(folder, pulse, report)
+
+
+def attempt(folder: Path, spec: Spec, pulse: Pulse) -> Report:
+    """Do what the spec says; whatever happens, return a report."""
+    planned = faults.from_environment(spec.attempt)
+    try:
+        report = work(folder, spec, pulse, planned)
+        planned.reach("report")
+        return report
+    except AskedToLeave as asked:
+        return left_early(pulse, asked)
+    except BaseException as error:  # the trainer's border: nothing may pass without a report
+        return crashed(pulse, error)
+
+
+def left_early(pulse: Pulse, asked: AskedToLeave) -> Report:
+    """Return the report of an attempt that was asked to leave when there was nothing to save."""
+    return pulse.report(Outcome.PREEMPTED, f"left before the first step: {asked}")
+
+
+def crashed(pulse: Pulse, error: BaseException) -> Report:
+    """Return the report of an attempt that failed; its traceback goes into the log as well."""
+    text = "".join(traceback.format_exception(error))
+    print(text, file=sys.stderr, flush=True)
+    failure = failures.judge(error)
+    return pulse.report(Outcome.CRASHED, failure.message, kind=failure.kind, traceback=text, charged=failure.charged)
+
+
+def work(folder: Path, spec: Spec, pulse: Pulse, planned: faults.Faults) -> Report:
+    """Prepare the ground, take the model's lock, and train."""
+    scratch = folder / "output"
+    environment.arrange(spec, scratch)
+    pulse.beat()
+    settings = config.parse(spec.settings)
+    wishes = Wishes(folder, unwatched_limit_s=max(3 * settings.watch.daemon_dead_s, UNWATCHED_LEAST_S))
+    wishes.listen()
+    take_lock(spec, pulse, wishes)
+    for part in (scratch, scratch / "tmp", scratch / "cache"):
+        files.make_directory(part)
+    planned.reach("load")
+    refuse_early(spec, settings)
+    from overnight.trainer import fit  # loads torch: seconds, so not before the first heartbeat
+
+    run = fit.Run(
+        spec=spec, settings=settings, folder=folder, scratch=scratch, pulse=pulse, wishes=wishes, faults=planned
+    )
+    return fit.fit(run)
+
+
+def take_lock(spec: Spec, pulse: Pulse, wishes: Wishes) -> None:
+    """Take the lock of the one trainer of this model; it is held until the process is gone.
+
+    Raises LockedModelError where another trainer keeps it.
+    """
+    lock = files.Lock(Layout(Path(spec.workspace)).model_lock)
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "attempt": spec.attempt,
+        "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while not lock.acquire(holder=holder):
+        if time.monotonic() > deadline:
+            other = files.lock_holder(lock.path) or {}
+            raise failures.LockedModelError(
+                "Another trainer is at work on this model",
+                found=f"pid {other.get('pid', 'unknown')}, attempt {other.get('attempt', 'unknown')}",
+                expected="one trainer at a time",
+                fix="wait for it; work goes on by itself then",
+            )
+        pulse.beat()
+        wishes.obey_at_once()
+        time.sleep(0.1)
+    _HELD.append(lock)
+
+
+def refuse_early(spec: Spec, settings: config.Settings) -> None:
+    """Refuse at once what cannot work, before seconds go into loading torch, or hours into a download."""
+    if spec.kind != "fit":
+        raise ConfigError(f"The spec asks for '{spec.kind}'", expected="'fit'", fix="update the trainer's environment")
+    if settings.method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+        raise failures.MissingPartError(
+            "Method qlora needs the library bitsandbytes",
+            found="it is not installed",
+            expected="bitsandbytes beside torch",
+            fix="pip install 'overnight[qlora]' into the daemon's environment, or use method lora",
+        )
+    if settings.method == "qlora" and settings.train.device == "mps":
+        raise failures.no_qlora_on_mps()
+
+
+def leave(folder: Path, pulse: Pulse, report: Report) -> int:
+    """Write the last word and return the exit code."""
+    with contextlib.suppress(Exception):
+        pulse.flush()
+        pulse.enter(Phase.EXITING)
+    with contextlib.suppress(Exception):
+        scratch = folder / "output"
+        if scratch.is_dir():
+            files.remove_tree(scratch, inside=folder)  # also makes room for the report on a full disk
+    print(f"{report.outcome}: {report.message}", flush=True)
+    for last_word in (report, dataclasses.replace(report, traceback=None)):
+        try:
+            attempts.write_report(folder, last_word)
+        except (OSError, DiskError, ValueError) as error:
+            print(f"the report could not be written: {error}", file=sys.stderr, flush=True)
+        else:
+            return EXIT_CODES.get(report.outcome, ExitCode.PROBLEM)
+    return ExitCode.PROBLEM
+
+
+if __name__ == "__main__":
+    _code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_code)  # no library may hang or crash on its way out, after the last word

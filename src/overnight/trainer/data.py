@@ -1,0 +1,211 @@
+"""From stored rows to what is trained: tokens in a memory-mapped file, a held-out share, and an account of every token.
+
+Rows are read as a stream, encoded and written to an Arrow file inside the attempt directory, which is then mapped: the
+memory needed does not grow with the file. No cache of any library is used.
+
+The account: each row is trained, dropped (nothing supervised is left after the cut) or held out; each token of the rows
+that are not held out is supervised, masked, truncated or dropped, and the four add up to the total. Tokens of held-out
+rows are counted beside it.
+
+Whether a row is held out hangs on its bytes alone: the same row is held out in every job, so it is never trained.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import trl
+import xxhash
+
+from overnight.disk import files
+from overnight.domain.config import Settings
+from overnight.domain.encoding import Encoded, Encoder, TokenCounts
+from overnight.domain.errors import DataError
+from overnight.domain.rows import Row, RowProblem, parse_line
+from overnight.trainer.pulse import Pulse
+from overnight.trainer.wishes import Wishes
+
+NAMED_ROWS = 20
+"""Dropped rows that are named by their number."""
+
+CHUNK_ROWS = 512
+SCHEMA = pyarrow.schema(
+    [
+        ("input_ids", pyarrow.list_(pyarrow.int32())),
+        ("labels", pyarrow.list_(pyarrow.int32())),
+        ("row", pyarrow.int64()),
+    ]
+)
+
+
+@dataclass(slots=True)
+class Account:
+    """Where every row and token went."""
+
+    rows: int = 0
+    trained: int = 0
+    held_out: int = 0
+    dropped: int = 0
+    tokens: TokenCounts = field(default_factory=TokenCounts)
+    held_out_tokens: int = 0
+    dropped_rows: list[int] = field(default_factory=list)  # numbers of the first ones, from 1
+    longest: int = 0
+    highest_token: int = 0
+
+    def numbers(self) -> dict[str, int]:
+        """Return the account as the report holds it: tokens by their plain names, rows with ``rows_`` before it."""
+        return {
+            "total": self.tokens.total,
+            "supervised": self.tokens.supervised,
+            "masked": self.tokens.masked,
+            "truncated": self.tokens.truncated,
+            "dropped": self.tokens.dropped,
+            "held_out": self.held_out_tokens,
+            "rows_total": self.rows,
+            "rows_trained": self.trained,
+            "rows_dropped": self.dropped,
+            "rows_held_out": self.held_out,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The data of one job, ready for the trainer."""
+
+    train: Any  # datasets.Dataset: input_ids, labels, row; packed: input_ids, labels, seq_lengths
+    held_out: list[dict[str, Any]]
+    account: Account
+
+
+def prepare(
+    rows: Path, encoder: Encoder, settings: Settings, *, scratch: Path, pulse: Pulse, wishes: Wishes
+) -> Prepared:
+    """Encode the stored rows of a job. Raises DataError where nothing supervised is left, AskedToLeave, DiskError."""
+    account = Account()
+    held_out: list[dict[str, Any]] = []
+    path = scratch / "train.arrow"
+    share = settings.evaluation.holdout
+    try:
+        with files.open_new(path) as sink, pyarrow.ipc.new_stream(sink, SCHEMA) as writer:
+            for chunk in _chunks(rows):
+                table = _encode_chunk(chunk, encoder, settings, share, account, held_out)
+                writer.write_batch(table)
+                pulse.beat()
+                wishes.obey_at_once()
+    except OSError as error:
+        raise files.disk_error(error, path) from error
+    _require_something(account, settings)
+    train = datasets.Dataset.from_file(str(path))
+    if settings.train.packing:
+        train = pack(train, settings.max_length, scratch=scratch)
+    return Prepared(train, held_out, account)
+
+
+def pack(train: Any, max_length: int, *, scratch: Path) -> Any:
+    """Put several short rows into one sequence; inside it they never attend to each other."""
+    logging.getLogger("datasets").setLevel(logging.ERROR)
+    return trl.pack_dataset(
+        train.select_columns(["input_ids", "labels"]),
+        max_length,
+        strategy="bfd",
+        map_kwargs={"cache_file_name": str(scratch / "packed.arrow"), "load_from_cache_file": False},
+    )
+
+
+def is_held_out(line: bytes, share: float) -> bool:
+    """Return whether a row belongs to the held-out share, by the hash of its bytes."""
+    return share > 0 and xxhash.xxh3_64_intdigest(line) < share * 2**64
+
+
+def _chunks(path: Path) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield numbered lines, many at a time; numbers count the stored rows from 1."""
+    chunk: list[tuple[int, bytes]] = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            chunk.append((number, line.rstrip(b"\r\n")))
+            if len(chunk) == CHUNK_ROWS:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk
+
+
+def _encode_chunk(
+    chunk: list[tuple[int, bytes]],
+    encoder: Encoder,
+    settings: Settings,
+    share: float,
+    account: Account,
+    held_out: list[dict[str, Any]],
+) -> pyarrow.RecordBatch:
+    encoded = encoder.encode_all(
+        (_row(number, line) for number, line in chunk),
+        max_length=settings.max_length,
+        supervise=settings.train.supervise,
+    )
+    kept: list[tuple[int, Encoded]] = []
+    for (number, line), item in zip(chunk, encoded, strict=True):
+        account.rows += 1
+        if item.input_ids:
+            account.longest = max(account.longest, len(item.input_ids))
+            account.highest_token = max(account.highest_token, *item.input_ids)
+        if is_held_out(line, share):
+            account.held_out += 1
+            account.held_out_tokens += item.counts.total
+            if len(held_out) < settings.evaluation.max_examples and not item.is_dropped:
+                held_out.append({"input_ids": item.input_ids, "labels": item.labels})
+            continue
+        account.tokens += item.counts
+        if item.is_dropped:
+            account.dropped += 1
+            if len(account.dropped_rows) < NAMED_ROWS:
+                account.dropped_rows.append(number)
+            continue
+        account.trained += 1
+        kept.append((number, item))
+    columns = [[item.input_ids for _, item in kept], [item.labels for _, item in kept], [number for number, _ in kept]]
+    return pyarrow.record_batch(
+        [pyarrow.array(column, type=part.type) for column, part in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )
+
+
+def _row(number: int, line: bytes) -> Row:
+    row = parse_line(line)
+    if isinstance(row, RowProblem):
+        raise DataError(
+            f"Row {number} of the stored data set cannot be read",
+            found=row.message,
+            expected="rows that were accepted at intake",
+            fix="add the file again; overnight validate FILE says more",
+        )
+    return row
+
+
+def _require_something(account: Account, settings: Settings) -> None:
+    if account.trained > 0:
+        return
+    named = ", ".join(map(str, account.dropped_rows))
+    if account.held_out and not account.dropped:
+        raise DataError(
+            "Nothing is left to train: every row is held out for evaluation",
+            found=f"{account.held_out} rows, evaluation.holdout {settings.evaluation.holdout}",
+            expected="at least one row that is not held out",
+            fix="lower evaluation.holdout, or add more rows",
+        )
+    raise DataError(
+        "Nothing is left to learn: no row has a supervised token"
+        if account.rows
+        else "Nothing is left to learn: the data set has no rows",
+        found=f"{account.dropped} rows dropped ({named}{', ...' if account.dropped > NAMED_ROWS else ''}): "
+        f"max_length {settings.max_length} cuts off all that train.supervise '{settings.train.supervise}' would learn"
+        if account.rows
+        else "0 rows",
+        expected="at least one row with something to learn inside max_length",
+        fix="raise max_length, shorten the prompts, or set train.supervise to all",
+    )

@@ -1,0 +1,168 @@
+"""What an exception of the trainer means: its kind, whether the job itself is to blame, and words for the user."""
+
+from __future__ import annotations
+
+import errno
+import re
+from dataclasses import dataclass
+
+from overnight.domain.attempt import FailureKind
+from overnight.domain.errors import ConfigError, DataError, DiskError, OvernightError
+
+K = FailureKind
+
+
+class NonFiniteError(OvernightError):
+    """The loss, the gradients or the weights are no longer numbers."""
+
+
+class MismatchError(OvernightError):
+    """A checkpoint does not belong to what is to be trained."""
+
+
+class CorruptError(OvernightError):
+    """A checkpoint cannot be read."""
+
+
+class MissingPartError(OvernightError):
+    """A library that this job needs is not there."""
+
+
+class DeviceGoneError(OvernightError):
+    """The device that the job was begun on is not there."""
+
+
+class LockedModelError(OvernightError):
+    """Another trainer is at work on this model."""
+
+
+def no_qlora_on_mps() -> ConfigError:
+    """Return the refusal of a combination that bitsandbytes does not know."""
+    return ConfigError(
+        "Method qlora does not work on this device",
+        found="mps",
+        expected="cuda or cpu",
+        fix="set method to lora, or train.device to cpu",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What an exception means."""
+
+    kind: FailureKind
+    message: str
+    charged: bool = False  # the job's own fault
+
+
+_OURS: tuple[tuple[type[OvernightError], FailureKind, bool], ...] = (
+    (NonFiniteError, K.NAN_LOSS, True),
+    (DataError, K.DATA_FORMAT, True),
+    (MismatchError, K.CHECKPOINT_MISMATCH, False),
+    (CorruptError, K.CHECKPOINT_CORRUPT, False),
+    (MissingPartError, K.DEPENDENCY, False),
+    (DeviceGoneError, K.GPU_HARDWARE, False),
+    (LockedModelError, K.CONFIG_ERROR, False),
+    (ConfigError, K.CONFIG_ERROR, False),
+    (DiskError, K.DISK_FULL, False),
+)
+
+_ERRNOS = {
+    errno.ENOSPC: K.DISK_FULL,
+    errno.EDQUOT: K.DISK_FULL,
+    errno.EFBIG: K.DISK_FULL,
+    errno.EROFS: K.DISK_FULL,
+    errno.EIO: K.DISK_FULL,
+    errno.EMFILE: K.TOO_MANY_FILES,
+    errno.ENFILE: K.TOO_MANY_FILES,
+    errno.EACCES: K.PERMISSION,
+    errno.EPERM: K.PERMISSION,
+    errno.ENOENT: K.FILE_NOT_FOUND,
+    errno.ENOMEM: K.HOST_OOM,
+}
+
+_SAYINGS: tuple[tuple[str, FailureKind], ...] = (
+    (r"No space left on device|os error 28|Disk quota exceeded|File too large", K.DISK_FULL),
+    (r"PytorchStreamWriter failed|inline_container\.cc.*(unexpected pos|write)", K.DISK_FULL),
+    (r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|MPS backend out of memory", K.CUDA_OOM),
+    (r"DefaultCPUAllocator|can't allocate memory|Cannot allocate memory", K.HOST_OOM),
+    (r"driver version is insufficient|driver on your system is too old|forward compatibility", K.DRIVER_MISMATCH),
+    (r"uncorrectable ECC|has fallen off the bus|GPU is lost|NVLink", K.GPU_HARDWARE),
+    (r"CUDA error|CUBLAS_STATUS|cuDNN error|device-side assert|unspecified launch failure", K.CUDA_ERROR),
+    (r"Too many open files", K.TOO_MANY_FILES),
+    (r"huggingface\.co|Hugging Face Hub|gated repo|HF_HUB_OFFLINE|LocalEntryNotFound", K.NETWORK_HUB),
+    (r"size mismatch for|Error\(s\) in loading state_dict|parameter group that doesn't match", K.CHECKPOINT_MISMATCH),
+    (r"Error while deserializing header|PytorchStreamReader failed|invalid header or archive", K.CHECKPOINT_CORRUPT),
+    (r"DataLoader worker .* (exited|is killed)", K.MULTIPROCESSING),
+)
+
+_NETWORK_MODULES = ("huggingface_hub", "requests", "httpx", "urllib3")
+
+
+def judge(error: BaseException) -> Failure:
+    """Return what an exception means."""
+    if isinstance(error, OvernightError):
+        for kind_of_error, kind, charged in _OURS:
+            if isinstance(error, kind_of_error):
+                return Failure(kind, str(error), charged)
+        return Failure(K.CODE_ERROR, str(error))
+    kind = _kind(error)
+    return Failure(kind, _message(error, kind))
+
+
+def _kind(error: BaseException) -> FailureKind:
+    if isinstance(error, MemoryError):
+        return K.HOST_OOM
+    if isinstance(error, ImportError):
+        return K.DEPENDENCY
+    if isinstance(error, KeyboardInterrupt):
+        return K.USER_INTERRUPT
+    if type(error).__name__ == "OutOfMemoryError":
+        return K.CUDA_OOM
+    for link in _chain(error):
+        if type(link).__module__.split(".")[0] in _NETWORK_MODULES:
+            return K.NETWORK_HUB
+        if isinstance(link, OSError) and link.errno in _ERRNOS:
+            return _ERRNOS[link.errno]
+    text = str(error)[:20_000]
+    for saying, kind in _SAYINGS:
+        if re.search(saying, text):
+            return kind
+    return K.CODE_ERROR
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return the error and what caused it, at most a few links."""
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and len(links) < 5:
+        links.append(link)
+        link = link.__cause__
+    return links
+
+
+_MEANINGS = {
+    K.HOST_OOM: ("The machine ran out of memory", "free memory, or lower train.batch_size or max_length"),
+    K.CUDA_OOM: ("The GPU ran out of memory", "lower train.batch_size or max_length, or use method lora or qlora"),
+    K.DEPENDENCY: ("A library is missing or broken", "pip install 'overnight[train]' into the daemon's environment"),
+    K.USER_INTERRUPT: ("The trainer was interrupted", "nothing: the job is tried again"),
+    K.DISK_FULL: ("The disk refused a write", "free space; work goes on by itself then"),
+    K.TOO_MANY_FILES: ("The process ran out of file handles", "raise the limit on open files (ulimit -n)"),
+    K.PERMISSION: ("A file may not be read or written", "mend its owner or mode"),
+    K.FILE_NOT_FOUND: ("A file is not there", "bring it back, or mend the path"),
+    K.NETWORK_HUB: ("The model could not be fetched from the Hugging Face Hub", "check the network, the id and access"),
+    K.CUDA_ERROR: ("The GPU reported an error", "nothing at first: a new process tries again"),
+    K.GPU_HARDWARE: ("The GPU reported a hardware fault", "check the GPU; dmesg and nvidia-smi tell more"),
+    K.DRIVER_MISMATCH: ("The GPU driver does not fit this torch", "install the torch build for this driver"),
+    K.CHECKPOINT_MISMATCH: ("The checkpoint does not fit the model", "see overnight config lock"),
+    K.CHECKPOINT_CORRUPT: ("A file of the model or checkpoint is damaged", "see overnight verify"),
+    K.MULTIPROCESSING: ("A helper process of the trainer died", "nothing: the job is tried again"),
+    K.CODE_ERROR: ("The trainer met an unexpected error", "see logs/trainer.log; overnight retry tries again"),
+}
+
+
+def _message(error: BaseException, kind: FailureKind) -> str:
+    what, fix = _MEANINGS[kind]
+    lines = str(error).strip().splitlines()
+    found = f"{type(error).__name__}: {lines[0][:500]}" if lines else type(error).__name__
+    return str(OvernightError(what, found=found, fix=fix))

@@ -1,0 +1,77 @@
+"""Fault points for drills and tests: inert unless the environment variable OVERNIGHT_FAULT arms one.
+
+``OVERNIGHT_FAULT=SITE:COUNT:ACTION[:once]``, for example ``step:7:kill``. Sites: ``load`` (before torch is imported),
+``step`` (job step about to be made), ``eval`` (batch of an evaluation, counted over the run), ``save`` (a checkpoint is
+written and not yet committed, counted over the run), ``report`` (before the last word). With ``once`` only the first
+attempt of a job meets it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+VARIABLE = "OVERNIGHT_FAULT"
+SLEEP_S = 3600.0
+
+
+class PlannedFault(RuntimeError):
+    """The failure that a drill asked for."""
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _spoil() -> None:
+    raise ValueError("the action 'nan' needs a site that has numbers to spoil")
+
+
+ACTIONS: dict[str, Callable[[], None]] = {
+    "exit0": lambda: os._exit(0),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "sleep": lambda: time.sleep(SLEEP_S),
+    "raise": lambda: _raise(PlannedFault("a planned fault")),
+    "system_exit": lambda: _raise(SystemExit(0)),
+    "interrupt": lambda: _raise(KeyboardInterrupt()),
+    "memory": lambda: _raise(MemoryError()),
+    "cuda_oom": lambda: _raise(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")),
+    "import": lambda: _raise(ImportError("No module named 'planned'")),
+    "disk_full": lambda: _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "planned")),
+}
+
+
+class Faults:
+    """The fault that is armed, if any."""
+
+    def __init__(self, armed: str | None, *, is_first_attempt: bool = True) -> None:
+        self.site, self.count, self.action = "", 0, ""
+        if armed:
+            site, count, action, *rest = armed.split(":")
+            if rest != ["once"] or is_first_attempt:
+                self.site, self.count, self.action = site, int(count), action
+        self._seen = 0
+
+    def reach(self, site: str, count: int | None = None, *, spoil: Callable[[], None] = _spoil) -> None:
+        """Pass a fault point; it strikes where site and count are those armed. Without ``count`` passes are counted."""
+        if site != self.site:
+            return
+        if count is None:
+            self._seen += 1
+            count = self._seen
+        if count != self.count:
+            return
+        if self.action == "nan":
+            spoil()
+        else:
+            ACTIONS[self.action]()
+
+
+def from_environment(attempt: str) -> Faults:
+    """Return what the environment arms for an attempt."""
+    return Faults(os.environ.get(VARIABLE), is_first_attempt=attempt.endswith("-01"))

@@ -1,0 +1,64 @@
+"""Whether the trainer is asked to leave: by a notice, by a signal, or because nobody looks after it any more.
+
+Signals only set a flag, which is read at step borders. While the trainer loads there is nothing to save: then a signal
+ends it on the spot.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+from overnight.disk import attempts
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+LOOK_EVERY_S = 5.0
+"""Between two looks at whether somebody looks after us."""
+
+
+class AskedToLeave(BaseException):
+    """The trainer is asked to leave, and nothing need be saved; passes every ``except Exception``."""
+
+
+class Wishes:
+    """What others want of this trainer."""
+
+    def __init__(self, folder: Path, *, unwatched_limit_s: float) -> None:
+        self.folder = folder
+        self.unwatched_limit_s = unwatched_limit_s
+        self.can_leave_at_once = True
+        self._signal: str | None = None
+        self._next_look = time.monotonic() + LOOK_EVERY_S
+
+    def listen(self) -> None:
+        """Take over the signals that mean "leave"."""
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self._signal = signal.Signals(number).name
+        if self.can_leave_at_once:
+            raise AskedToLeave(f"asked to stop by {self._signal}")
+
+    def reason(self) -> str | None:
+        """Return why the trainer shall leave, or None. Cheap: made to be asked at each step."""
+        if self._signal is not None:
+            return f"asked to stop by {self._signal}"
+        notice = attempts.read_notice(self.folder)
+        if notice is not None:
+            return notice.reason
+        if time.monotonic() < self._next_look:
+            return None
+        self._next_look = time.monotonic() + LOOK_EVERY_S
+        unwatched = attempts.unwatched_s(self.folder)
+        if unwatched is not None and unwatched > self.unwatched_limit_s:
+            return f"nobody has looked after this trainer for {unwatched:.0f} s"
+        return None
+
+    def obey_at_once(self) -> None:
+        """Raise AskedToLeave where that is wished; for phases in which there is nothing to save."""
+        reason = self.reason()
+        if reason is not None:
+            raise AskedToLeave(reason)
