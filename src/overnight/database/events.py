@@ -29,6 +29,12 @@ def newest(connection: sqlite3.Connection, *, limit: int = 50) -> list[dict[str,
     return [_to_event(row) for row in reversed(rows)]
 
 
+def newest_of(connection: sqlite3.Connection, kind: str) -> dict[str, Any] | None:
+    """Return the last event of a kind, or None."""
+    row = connection.execute("SELECT * FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,)).fetchone()
+    return _to_event(row) if row is not None else None
+
+
 def _to_event(row: sqlite3.Row) -> dict[str, Any]:
     event = dict(row)
     event["data"] = json.loads(event["data"])

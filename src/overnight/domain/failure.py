@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from overnight.domain.attempt import Attempt, FailureKind, Outcome, Report
+from overnight.domain.errors import ExitCode
 
 ENVIRONMENT = frozenset(
     {
@@ -73,13 +74,20 @@ def classify(evidence: Evidence) -> Ending:
         return Ending(outcome=Outcome.LOST, kind=None, reason="the daemon ended before it had launched the trainer")
     if evidence.ended_by is EndedBy.STUCK:
         return Ending(outcome=Outcome.HUNG, kind=FailureKind.HANG, reason=evidence.reason)
-    if evidence.ended_by is EndedBy.WISH:
+    if evidence.ended_by is EndedBy.WISH and _left_as_asked(evidence):
         return Ending(outcome=Outcome.PREEMPTED, kind=None, reason=f"ended without saving: {evidence.reason}")
     if evidence.signal is not None:
         return _signalled(evidence.signal)
     if evidence.exit_code is None:
         return Ending(outcome=Outcome.LOST, kind=None, reason="the trainer is gone, and nothing tells how it ended")
     return _left(evidence.exit_code, heard=evidence.heard)
+
+
+def _left_as_asked(evidence: Evidence) -> bool:
+    """Return whether an end fits the wish: one of our signals, or nothing that speaks against it."""
+    if evidence.signal is not None:
+        return evidence.signal in OUTSIDE_SIGNALS
+    return evidence.exit_code in (None, ExitCode.BUSY)
 
 
 def _signalled(number: int) -> Ending:

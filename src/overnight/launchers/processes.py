@@ -81,6 +81,11 @@ def open_process(identity: Identity) -> int | None:
     return None
 
 
+def close(descriptor: int) -> None:
+    """Give a pidfd back."""
+    os.close(descriptor)
+
+
 def send(identity: Identity, number: signal.Signals) -> bool:
     """Send a signal to that very process; return whether it was there."""
     if not hasattr(signal, "pidfd_send_signal"):

@@ -1,0 +1,69 @@
+"""The daemon: ``python -m overnight.daemon WORKSPACE``.
+
+Exit codes: 0 ended on purpose · 2 no workspace · 73 the disk refuses, or the workspace went away · 75 another daemon
+holds it · 1 anything else; the watchdog starts it again after the last one.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from overnight.daemon import keeping, loop, settings
+from overnight.daemon.context import Context, Moment
+from overnight.daemon.errands import Errands
+from overnight.daemon.recover import recover
+from overnight.daemon.waiting import Bell
+from overnight.database.connection import connect
+from overnight.disk import attempts, workspace
+from overnight.disk.logs import open_log
+from overnight.domain.errors import ExitCode, OvernightError
+from overnight.launchers.choice import launcher_of
+
+
+def main(folder: Path) -> ExitCode:
+    """Run the loop of one workspace until it is to end."""
+    try:
+        layout = workspace.open_workspace(folder)
+        now = Moment(unix=time.time(), boot=attempts.boot_time())
+        locks = keeping.take_locks(layout, now=now.unix)
+        log = open_log("daemon", layout.log("daemon"))
+        connection = connect(layout.database)
+    except OvernightError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    bell = Bell()
+    context = Context(
+        layout=layout,
+        connection=connection,
+        launcher_of=launcher_of,
+        log=log,
+        limits=settings.fallback(),
+        errands=Errands(wake=bell.ring),
+        started_at=now.unix,
+        memory={"locks": locks},
+    )
+    bell.ring_on_signals(lambda: _note_signal(context))
+    _begin(context, now)
+    loop.run(context, bell)
+    connection.close()
+    logging.shutdown()
+    return ExitCode.CANNOT_WRITE if context.is_lost else ExitCode.OK
+
+
+def _begin(context: Context, now: Moment) -> None:
+    try:
+        context.record("the daemon has started", kind="daemon.start", at=now.unix)
+        recover(context, now)
+    except Exception as error:  # the same border as a tick's step: what could not be mended, the ticks tell
+        context.log.exception("the recovery at start failed: %s", error)
+
+
+def _note_signal(context: Context) -> None:
+    context.signals += 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1])))

@@ -1,0 +1,112 @@
+"""What a tick works with, and what the loop remembers from one tick to the next.
+
+Nothing in the memory is needed to be right: a new loop starts with an empty one and reaches the same decisions from the
+database, the disk and the processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from overnight.daemon.errands import Errands
+from overnight.daemon.wishes import Stop, Wishes
+from overnight.database import events
+from overnight.disk.layout import Layout
+from overnight.domain.attempt import Heartbeat
+from overnight.domain.config import Settings
+from overnight.domain.errors import OvernightError
+from overnight.domain.failure import EndedBy
+from overnight.launchers.base import Launcher
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The clock, read once a tick."""
+
+    unix: float  # seconds, UTC: for records
+    boot: float  # seconds since boot, suspend included: for elapsed time
+
+
+@dataclass(slots=True)
+class Watched:
+    """What the loop saw of the attempt that works now."""
+
+    attempt: str
+    handle: str | None
+    ticked_at: float  # boot seconds
+    looks: tuple[int, int] | None = None  # inode and time of the heartbeat file that was read last
+    heartbeat: Heartbeat | None = None
+    unmoved_s: float = 0.0
+    noted_total: int | None = None
+    noted_commit: int | None = None
+    touched_at: float = float("-inf")  # boot seconds: when it was last told that somebody watches
+    stop: Stop | None = None
+    stop_at: float = 0.0  # boot seconds
+    ended_by: EndedBy = EndedBy.ITSELF
+    stage: int = 0  # 1: asked, 2: TERM, 3: KILL
+    complained: bool = False
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the loop says it is doing, and since when."""
+
+    state: str = "idle"
+    reason: str = ""
+    since: float = 0.0  # unix seconds
+
+
+@dataclass(slots=True)
+class Context:
+    """One loop."""
+
+    layout: Layout
+    connection: sqlite3.Connection
+    launcher_of: Callable[[str], Launcher]
+    log: logging.Logger
+    limits: Settings
+    errands: Errands
+    started_at: float  # unix seconds
+    config_problem: OvernightError | None = None
+    config_looks: object = None
+    launcher: Launcher | None = None
+    wishes: Wishes = field(default_factory=Wishes)
+    signals: int = 0  # how often it was asked to end
+    is_over: bool = False
+    is_lost: bool = False  # the workspace was moved or removed under us
+    watched: Watched | None = None
+    standing: Standing = field(default_factory=Standing)
+    helpers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
+
+    def tell(self, key: str, message: str, *, kind: str, level: str = "warning", at: float, **data: Any) -> bool:
+        """Say something in the log and in the history where it differs from the last word of that key."""
+        if self.told.get(key) == message:
+            return False
+        self.told[key] = message
+        self.record(message, kind=kind, level=level, at=at, **data)
+        return True
+
+    def record(self, message: str, *, kind: str, level: str = "info", at: float, **data: Any) -> None:
+        """Say something in the log and in the history."""
+        self.log.log(logging.getLevelName(level.upper()), "%s", message)
+        try:
+            events.record(self.connection, now=at, kind=kind, message=message, level=level, **data)
+        except sqlite3.Error as error:  # a full disk: the log has it, and the run must go on
+            self.log.warning("the history cannot be written: %s", error)
+
+    def forget(self, key: str) -> None:
+        """Let the next word of that key be said again."""
+        self.told.pop(key, None)
+
+    def stand(self, state: str, reason: str, *, at: float) -> None:
+        """Say what the loop is doing; since when stays while state and reason stay."""
+        if (self.standing.state, self.standing.reason) != (state, reason):
+            self.standing = Standing(state=state, reason=reason, since=at)
+            self.log.info("%s: %s", state, reason)

@@ -1,0 +1,50 @@
+"""Long reading beside the loop: a tick asks, goes on, and finds the answer in a later tick.
+
+Only reading: what is in flight when the process dies is simply asked again by the next loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+Answer = TypeVar("Answer")
+
+
+class Done(Generic[Answer]):
+    """An answer that has come."""
+
+    def __init__(self, value: Answer) -> None:
+        self.value = value
+
+
+class Errands:
+    """Questions under way, each with a name; ``wake`` is called from their threads when an answer is there."""
+
+    def __init__(self, *, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._threads: dict[str, threading.Thread] = {}
+        self._answers: dict[str, Done[Any] | Exception] = {}
+
+    def ask(self, name: str, work: Callable[[], Answer]) -> Done[Answer] | None:
+        """Return the answer, once, or None while it is worked out. Raises what the work raised."""
+        answer = self._answers.pop(name, None)
+        if answer is not None:
+            self._threads.pop(name).join()
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        if name not in self._threads:
+            thread = threading.Thread(target=self._run, args=(name, work), name=name, daemon=True)
+            self._threads[name] = thread
+            thread.start()
+        return None
+
+    def _run(self, name: str, work: Callable[[], Any]) -> None:
+        try:
+            answer: Done[Any] | Exception = Done(work())
+        except Exception as error:  # it is raised again where it was asked
+            answer = error
+        self._answers[name] = answer
+        self._wake()

@@ -1,0 +1,91 @@
+"""The loop: one tick is a short list of steps; read it and you know the daemon.
+
+A step that fails is told when the failure changes, and the next one still runs. The clock is read once a tick.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+
+from overnight.daemon import cleanup, dispatch, intake, keeping, monitor, publish, settings, settle, wishes
+from overnight.daemon.context import Context, Moment
+from overnight.daemon.waiting import Bell
+from overnight.database import intents, queue
+from overnight.disk import attempts
+
+TICK_S = 0.2
+
+Step = Callable[[Context, Moment], None]
+
+
+def read_wishes(context: Context, now: Moment) -> None:
+    """Read what the operator wants."""
+    context.wishes = wishes.read(context.connection)
+
+
+def leave(context: Context, now: Moment) -> None:
+    """End the loop where that is wanted and nothing of ours runs any more."""
+    if not wishes.is_leaving(context.wishes, signals=context.signals):
+        return
+    if queue.open_attempts(context.connection) or queue.unsettled_attempts(context.connection):
+        return
+    why = "down" if context.wishes.down else "a signal"
+    context.record(f"the daemon ends ({why})", kind="daemon.stop", at=now.unix)
+    intents.withdraw(context.connection, "up")
+    intents.withdraw(context.connection, "down")
+    context.stand("stopped", "the daemon ended on purpose", at=now.unix)
+    publish.publish(context, now)
+    context.is_over = True
+
+
+STEPS: tuple[tuple[str, Step], ...] = (
+    ("wishes", read_wishes),
+    ("settings", settings.reread),
+    ("monitor", monitor.watch_attempts),
+    ("settle", settle.settle_attempts),
+    ("intake", intake.take_settled),
+    ("dispatch", dispatch.dispatch_next),
+    ("cleanup", cleanup.tidy),
+    ("log", publish.pump_log),
+    ("publish", publish.publish),
+    ("guard", keeping.keep_guards),
+    ("leave", leave),
+)
+
+
+def tick(context: Context) -> None:
+    """Do every step once."""
+    now = Moment(unix=time.time(), boot=attempts.boot_time())
+    for name, step in STEPS:
+        try:
+            step(context, now)
+        except Exception as error:  # the border of a step: whatever it is, the next one still runs
+            _tell_failure(context, name, error, now)
+        else:
+            context.forget(f"step {name}")
+
+
+def _tell_failure(context: Context, name: str, error: Exception, now: Moment) -> None:
+    shown = f"{type(error).__name__}: {error}"
+    message = f"the step '{name}' failed and is tried again: {shown}"
+    if context.tell(f"step {name}", message, kind="daemon.step_failed", level="error", at=now.unix):
+        context.log.error("%s", traceback.format_exc())
+
+
+def run(context: Context, bell: Bell) -> None:
+    """Tick until it is over."""
+    while True:
+        tick(context)
+        if context.is_over:
+            return
+        bell.wait(TICK_S, also=_exit_descriptor(context))
+
+
+def _exit_descriptor(context: Context) -> int | None:
+    """Return what becomes readable when the trainer ends: that is seen at once, not at the next tick."""
+    watched = context.watched
+    if watched is None or watched.handle is None or context.launcher is None:
+        return None
+    return context.launcher.exit_descriptor(watched.handle)

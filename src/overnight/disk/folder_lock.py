@@ -1,0 +1,53 @@
+"""A kernel lock on a folder itself: it holds as long as its holder lives, whatever becomes of the files in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from overnight.domain.errors import DiskError
+
+
+class FolderLock:
+    """An exclusive flock on an open directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock without waiting; return whether it is ours. Raises DiskError where locks do not work."""
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except OSError as error:
+            os.close(descriptor)
+            raise DiskError(
+                f"Cannot lock {self.folder}",
+                found=error.strerror or str(error),
+                expected="a file system with kernel locks (flock)",
+                fix="move the workspace to a local disk",
+            ) from error
+        self._descriptor = descriptor
+        return True
+
+    def is_in_place(self) -> bool:
+        """Return whether the locked folder still has its name (somebody may have moved or removed it)."""
+        if self._descriptor is None:
+            return False
+        ours = os.fstat(self._descriptor)
+        try:
+            theirs = os.stat(self.folder)
+        except OSError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

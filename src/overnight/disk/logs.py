@@ -1,0 +1,152 @@
+"""Logs: rotated by size, free of control characters, never a reason to stop.
+
+What a trainer prints goes into its attempt's folder, whatever becomes of the daemon; from there it is pumped, line by
+line, into logs/trainer.log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from overnight.disk import files
+from overnight.domain.printable import shown
+
+LOG_BYTES = 8 << 20
+LOG_FILES = 5
+PUMP_BYTES = 256 << 10
+"""What is pumped at once: a chatty trainer must not slow the loop down."""
+
+SOURCE_BYTES = 32 << 20
+"""A trainer's own log is emptied beyond this, once it is pumped."""
+
+LINE_BYTES = 16 << 10
+SCHEMA = 1
+
+
+class Handler(RotatingFileHandler):
+    """A rotating log file that keeps quiet where the disk refuses; standard error follows it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", errors="backslashreplace")
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do nothing: a full disk must not disturb the run; the history and the status tell of it."""
+
+    def doRollover(self) -> None:
+        """Start a new file."""
+        follows = self.stream is not None and _is_same(self.stream.fileno(), 2)
+        super().doRollover()
+        if follows and self.stream is not None:
+            os.dup2(self.stream.fileno(), 2)
+            os.dup2(self.stream.fileno(), 1)
+
+
+def _is_same(one: int, other: int) -> bool:
+    try:
+        first, second = os.fstat(one), os.fstat(other)
+    except OSError:
+        return False
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+
+
+class _Formatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = shown(record.message)
+        return super().formatMessage(record)
+
+
+def open_log(name: str, path: Path) -> logging.Logger:
+    """Return a logger that writes to a file of logs/, and to standard error where that is a terminal."""
+    log = logging.getLogger(f"overnight.{name}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    targets: list[logging.Handler] = [Handler(path)]
+    if sys.stderr is not None and sys.stderr.isatty():
+        targets.append(logging.StreamHandler())
+    formatter = _Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z")
+    for handler in targets:
+        handler.setFormatter(formatter)
+        log.addHandler(handler)
+    return log
+
+
+class Pump:
+    """Copies what trainers print into logs/trainer.log; the place reached survives the daemon."""
+
+    def __init__(self, target: Path, memory: Path) -> None:
+        self._memory = memory
+        self._handler = Handler(target)
+        self._handler.setFormatter(logging.Formatter("%(message)s"))
+        self._rest = b""
+        self.attempt, self._offset = self._remembered()
+
+    def pump(self, source: Path, attempt: str) -> bool:
+        """Copy what is new in an attempt's log; return whether anything was."""
+        if attempt != self.attempt:
+            self._flush()
+            self.attempt, self._offset = attempt, 0
+            self._emit(f"--- attempt {attempt}")
+        try:
+            with open(source, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < self._offset:
+                    self._offset = 0  # it was emptied
+                file.seek(self._offset)
+                data = file.read(PUMP_BYTES)
+        except OSError:
+            return False
+        if data:
+            self._offset += len(data)
+            self._lines(data)
+            self._remember()
+        elif self._rest:
+            self._flush()  # a prompt or a progress bar without an end of line
+        if self._offset >= SOURCE_BYTES and self._offset == size:
+            os.truncate(source, 0)
+        return bool(data)
+
+    def _lines(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        for line in lines:
+            self._emit(line.decode("utf-8", "backslashreplace"))
+        if len(self._rest) > LINE_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rest:
+            self._emit(self._rest.decode("utf-8", "backslashreplace"))
+            self._rest = b""
+
+    def _emit(self, line: str) -> None:
+        text = shown(line[:LINE_BYTES], keep="\t")
+        self._handler.handle(logging.LogRecord("trainer", logging.INFO, "", 0, text, None, None))
+
+    def _remembered(self) -> tuple[str, int]:
+        try:
+            value = files.read_json(self._memory)
+            return str(value["attempt"]), int(value["offset"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "", 0
+
+    def _remember(self) -> None:
+        files.write_json_atomically(
+            self._memory, {"schema": SCHEMA, "attempt": self.attempt, "offset": self._offset - len(self._rest)}
+        )
+
+
+def keep_tail(path: Path, limit_bytes: int) -> None:
+    """Cut a finished log to its last bytes; no error where it is not there."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= limit_bytes:
+                return
+            file.seek(size - limit_bytes)
+            tail = file.read(limit_bytes)
+    except FileNotFoundError:
+        return
+    files.write_atomically(path, b"[the beginning was cut off]\n" + tail.partition(b"\n")[2])

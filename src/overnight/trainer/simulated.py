@@ -1,0 +1,314 @@
+"""A trainer without torch: it keeps the whole protocol of the attempt directory, and its training is a chain of hashes.
+
+    python -m overnight.trainer.simulated ATTEMPT_DIR
+
+For tests of the daemon and a look at it on any machine. Like the real one it resumes exactly: the chain depends on each
+row, their order, the seed and the learning rate. Each checkpoint carries the ledger of all rows consumed so far.
+
+Options stand in the environment variable OVERNIGHT_SIMULATED as ``name=value``, separated by commas: ``step_s`` and
+``load_s`` (seconds), ``fault=KIND@STEP[:ATTEMPTS]`` (step within the job; 0 is while loading; the first so many attempts
+of a job only).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from overnight.disk import attempts, checkpoints, files
+from overnight.disk.layout import Layout
+from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
+from overnight.domain.checkpoint import Manifest, Verdict
+from overnight.domain.config import LOCKED_KEYS, flatten
+from overnight.domain.errors import ExitCode
+
+VARIABLE = "OVERNIGHT_SIMULATED"
+UNWATCHED_S = 90.0
+STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the simulation behaves."""
+
+    step_s: float = 0.01
+    load_s: float = 0.0
+    fault: str = ""
+    fault_step: int = -1
+    fault_attempts: int = 1_000_000
+
+
+def read_options(text: str) -> Options:
+    """Return the options that a text of ``name=value`` pairs names. Raises ValueError."""
+    given = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+    kind, _, where = given.get("fault", "").partition("@")
+    step, _, times = where.partition(":")
+    return Options(
+        step_s=float(given.get("step_s", "0.01")),
+        load_s=float(given.get("load_s", "0")),
+        fault=kind,
+        fault_step=int(step or "-1"),
+        fault_attempts=int(times or "1000000"),
+    )
+
+
+@dataclass(slots=True)
+class Model:
+    """What is trained."""
+
+    chain: str  # a hash over everything that was ever done to it
+    ledger: list[str]  # every row consumed, in order
+    step: int  # global
+    job_step: int
+
+
+class Left(Exception):
+    """The trainer was asked to leave."""
+
+
+class Fault(Exception):
+    """A failure that was ordered."""
+
+    def __init__(self, kind: FailureKind, *, charged: bool) -> None:
+        super().__init__(f"simulated {kind.value}")
+        self.kind = kind
+        self.charged = charged
+
+
+_FAULTS = {
+    "crash": (FailureKind.CODE_ERROR, False),
+    "data": (FailureKind.DATA_FORMAT, True),
+    "nan": (FailureKind.NAN_LOSS, True),
+    "disk": (FailureKind.DISK_FULL, False),
+    "dependency": (FailureKind.DEPENDENCY, False),
+}
+
+
+class Simulation:
+    """One attempt."""
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        self.folder = folder
+        self.options = options
+        self.spec: Spec = attempts.read_spec(folder)
+        self.layout = Layout(Path(self.spec.workspace))
+        self.asked = False
+        self.progress = 0
+        self.phase = Phase.LOADING
+        self.phase_since = attempts.boot_time()
+        self.model = Model(chain="", ledger=[], step=self.spec.start_step, job_step=0)
+        self.total: int | None = None
+        self.committed: int | None = None
+        self.loss: float | None = None
+
+    def run(self) -> Report:
+        """Load, train, save; return the last word."""
+        self._beat()
+        self._load()
+        order = self._order()
+        per_step = self._setting("train.batch_size") * self._setting("train.gradient_accumulation_steps")
+        epochs = self._setting("train.epochs")
+        steps = -(-len(order) // epochs // per_step) * epochs
+        self.total = self.spec.start_step + steps
+        self._enter(Phase.TRAINING)
+        rows_per_epoch = len(order) // epochs
+        steps_per_epoch = steps // epochs
+        while self.model.job_step < steps:
+            epoch, inside = divmod(self.model.job_step, steps_per_epoch)
+            begin = epoch * rows_per_epoch + inside * per_step
+            end = min(begin + per_step, (epoch + 1) * rows_per_epoch)
+            self._step(order[begin:end])
+            self._misbehave(self.model.job_step)
+            if self._is_asked():
+                self._save(steps)
+                raise Left
+            if self.model.job_step % self._setting("checkpoint.every_steps") == 0 or self.model.job_step == steps:
+                self._save(steps)
+        return self._report(Outcome.COMPLETED, None, f"{steps} steps trained")
+
+    def _setting(self, key: str) -> int:
+        value = flatten(self.spec.settings)[key]
+        return int(value)
+
+    def _load(self) -> None:
+        if self.options.load_s:
+            time.sleep(self.options.load_s)
+        self._misbehave(0)
+        if self.spec.checkpoint is not None:
+            report = checkpoints.verify(Path(self.spec.checkpoint))
+            if report.verdict is not Verdict.VERIFIED or report.manifest is None:
+                raise Fault(FailureKind.CHECKPOINT_CORRUPT, charged=False)
+            state = files.read_json(Path(self.spec.checkpoint) / STATE)
+            is_resume = self.spec.mode == "resume"
+            self.model = Model(
+                chain=state["chain"],
+                ledger=state["ledger"],
+                step=report.step,
+                job_step=report.manifest.job_step if is_resume else 0,
+            )
+        self._beat()
+
+    def _order(self) -> list[str]:
+        """Return the rows in the order of training, each as its dataset and number, epoch after epoch."""
+        with open(self.spec.dataset, "rb") as file:
+            count = sum(1 for _ in file)
+        order: list[str] = []
+        for epoch in range(self._setting("train.epochs")):
+            numbers = list(range(count))
+            random.Random(self.spec.seed * 10_007 + epoch).shuffle(numbers)
+            order += [f"{self.spec.dataset_id[:12]}:{number}" for number in numbers]
+        return order
+
+    def _step(self, rows: list[str]) -> None:
+        if self.options.step_s:
+            time.sleep(self.options.step_s)
+        rate = flatten(self.spec.settings)["train.learning_rate"]
+        text = "|".join([self.model.chain, *rows, str(rate), str(self.spec.seed), str(self.model.job_step)])
+        self.model.chain = hashlib.sha256(text.encode()).hexdigest()
+        self.model.ledger += rows
+        self.model.step += 1
+        self.model.job_step += 1
+        self.loss = round(4.0 / (1.0 + 0.1 * self.model.step), 6)
+        self._beat()
+        attempts.append_metrics(self.folder, {"step": self.model.step, "loss": self.loss, "at": time.time()})
+
+    def _is_asked(self) -> bool:
+        unwatched_s = attempts.unwatched_s(self.folder)
+        return (
+            self.asked
+            or attempts.read_notice(self.folder) is not None
+            or (unwatched_s is not None and unwatched_s > UNWATCHED_S)
+        )
+
+    def _save(self, steps: int) -> None:
+        if self.committed == self.model.step:
+            return
+        self._enter(Phase.SAVING)
+        staging = self.layout.model / f".{self.spec.attempt}.staging"
+        if staging.exists():
+            files.remove_tree(staging, inside=self.layout.model)
+        files.make_directory(staging)
+        state = {"chain": self.model.chain, "ledger": self.model.ledger, "step": self.model.step}
+        (staging / STATE).write_text(json.dumps(state))
+        (staging / "weights.bin").write_bytes(self.model.chain.encode() * 8)
+        target = self.layout.checkpoint(self.model.step)
+        if os.path.lexists(target):
+            checkpoints.set_aside(target, self.layout.trash)
+        checkpoints.commit(staging, target, self._manifest(steps))
+        self.committed = self.model.step
+        self._enter(Phase.TRAINING)
+
+    def _manifest(self, steps: int) -> Manifest:
+        flat = flatten(self.spec.settings)
+        return Manifest(
+            step=self.model.step,
+            job=self.spec.job,
+            job_step=self.model.job_step,
+            job_total=steps,
+            start_step=self.spec.start_step,
+            attempt=self.spec.attempt,
+            dataset_id=self.spec.dataset_id,
+            created_at=time.time(),
+            model_name=str(flat["model_name"]),
+            method=str(flat["method"]),
+            locked={key: flat.get(key) for key in LOCKED_KEYS},
+            data_cursor={"rows": len(self.model.ledger)},
+            fingerprints={"dataset": self.spec.dataset_id},
+            environment={"threads": self.spec.threads, "simulated": True},
+            files={},
+        )
+
+    def _misbehave(self, job_step: int) -> None:
+        """Do what was ordered for this step."""
+        number = int(self.spec.attempt.rpartition("-")[2])
+        if job_step != self.options.fault_step or number > self.options.fault_attempts:
+            return
+        match self.options.fault:
+            case "exit0" | "exit1":
+                os._exit(int(self.options.fault[-1]))
+            case "segv":
+                signal.raise_signal(signal.SIGSEGV)
+            case "kill":
+                signal.raise_signal(signal.SIGKILL)
+            case "hang":
+                _hang()
+            case kind if kind in _FAULTS:
+                failure, charged = _FAULTS[kind]
+                raise Fault(failure, charged=charged)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase, self.phase_since = phase, attempts.boot_time()
+        self._beat()
+
+    def _beat(self) -> None:
+        self.progress += 1
+        attempts.write_heartbeat(
+            self.folder,
+            Heartbeat(
+                attempt=self.spec.attempt, pid=os.getpid(), phase=self.phase, progress=self.progress,
+                step=self.model.step, total=self.total, loss=self.loss, eval_loss=None, learning_rate=None, epoch=None,
+                tokens_per_second=None, eta_s=None, checkpoint=self.committed, phase_since=self.phase_since,
+                beat_at=attempts.boot_time(), written_at=time.time(), boot_id=attempts.boot_id(),
+            ),
+        )  # fmt: skip
+
+    def _report(
+        self, outcome: Outcome, kind: FailureKind | None, message: str, *, charged: bool = False, notes: Any = None
+    ) -> Report:
+        return Report(
+            attempt=self.spec.attempt, outcome=outcome, kind=kind, message=message, traceback=None, charged=charged,
+            step=self.model.step, total=self.total, job_step=self.model.job_step, checkpoint=self.committed,
+            loss=self.loss, eval_loss=None, tokens=None, samples=None, notes=notes or [], ended_at=time.time(),
+        )  # fmt: skip
+
+    def leave(self) -> ExitCode:
+        """Train, leave the report, return the exit code."""
+        try:
+            report = self.run()
+        except Left:
+            report = self._report(Outcome.PREEMPTED, None, "asked to leave: saved at a step border")
+        except Fault as fault:
+            report = self._report(Outcome.CRASHED, fault.kind, str(fault), charged=fault.charged)
+        except Exception as error:
+            report = self._report(Outcome.CRASHED, FailureKind.CODE_ERROR, f"{type(error).__name__}: {error}")
+        attempts.write_report(self.folder, report)
+        codes = {Outcome.COMPLETED: ExitCode.OK, Outcome.PREEMPTED: ExitCode.BUSY}
+        return codes.get(report.outcome, ExitCode.PROBLEM)
+
+
+def _hang() -> NoReturn:
+    """Never move again, and heed no signal that can be ignored."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        time.sleep(3600)
+
+
+def main(folder: Path) -> ExitCode:
+    """Run one attempt under the model's lock."""
+    simulation = Simulation(folder, read_options(os.environ.get(VARIABLE, "")))
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        simulation.asked = True
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, ask)
+    lock = files.Lock(simulation.layout.model_lock)
+    holder = {"pid": os.getpid(), "attempt": simulation.spec.attempt, "since": time.time()}
+    if not lock.acquire(holder=holder):
+        print("another trainer holds the model's lock", file=sys.stderr)
+        return ExitCode.BUSY
+    return simulation.leave()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1])))
