@@ -222,7 +222,7 @@ def open_regular(path: Path, *, follow_links: bool) -> IO[bytes]:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     os.set_blocking(descriptor, True)
-    return os.fdopen(descriptor, "rb", buffering=0)
+    return os.fdopen(descriptor, "rb")
 
 
 def sha256_of(path: Path) -> str:

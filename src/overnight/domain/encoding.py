@@ -21,7 +21,7 @@ from typing import Literal
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from overnight.domain.errors import DataError
-from overnight.domain.rows import Chat, Completion, Message, Row, RowCode, RowFormat, RowProblem, Text, problem
+from overnight.domain.rows import Chat, Completion, Message, Row, RowCode, RowProblem, Text, problem
 from overnight.domain.templates import FROZEN_DATE, ChatTemplate
 
 IGNORED = -100
@@ -167,9 +167,14 @@ class Encoder:
 
     def refusal(self, row: Row) -> RowProblem | None:
         """Return why the chat template does not take a conversation with such roles; None where it does."""
-        if self._template is None or not isinstance(row, Chat):
+        if not isinstance(row, Chat):
             return None
-        roles = tuple(message.role for message in row.messages)
+        return self.refusal_of_roles(tuple(message.role for message in row.messages))
+
+    def refusal_of_roles(self, roles: tuple[str, ...]) -> RowProblem | None:
+        """Return why the chat template does not take turns in this order; None where it does, or there is none."""
+        if self._template is None:
+            return None
         if roles not in self._roles:
             if len(self._roles) >= _ROLES_KEPT:
                 self._roles.clear()
@@ -198,7 +203,7 @@ class Encoder:
     # from a row to text with places
 
     def _lay_out(self, row: Row, supervise: Supervise) -> _Layout:
-        if isinstance(row, Chat) and self._template is None and row.format is RowFormat.INSTRUCTION:
+        if isinstance(row, Chat) and self._template is None and not row.needs_template:
             row = _without_template(row)
         if isinstance(row, Text):
             return _Layout(row.text, (_Span(0, len(row.text)),), is_plain=True)

@@ -140,6 +140,11 @@ class Chat(msgspec.Struct, frozen=True):
     format: RowFormat = RowFormat.MESSAGES
     first_learnt: int = 0  # messages before it are the prompt
 
+    @property
+    def needs_template(self) -> bool:
+        """Return whether only a chat template can write it; an instruction can be written as plain text too."""
+        return self.format is not RowFormat.INSTRUCTION
+
 
 class Completion(msgspec.Struct, frozen=True):
     """A plain prompt and what follows it; no chat template is used."""
@@ -208,7 +213,7 @@ def parse_text(text: str) -> Row | RowProblem:
     if text.count("[") + text.count("{") > MAX_DEPTH and json_places.depth(value, limit=MAX_DEPTH) > MAX_DEPTH:
         return _too_deep(text)
     try:
-        row = to_row(value)
+        row = _to_row(value)
     except _Refused as error:
         column = json_places.column_of(text, error.path)
         return problem(error.code, error.message, column=column)
@@ -272,11 +277,20 @@ def _kind(value: object) -> str:
 # from a decoded value to a row
 
 
-def to_row(value: object) -> Row:
-    """Bring a decoded JSON value to a row; raises a refusal that parse_text turns into a problem."""
+def to_row(value: object) -> Row | None:
+    """Bring a decoded JSON value to a row; None where it is none (parse_line tells why)."""
+    try:
+        return _to_row(value)
+    except _Refused:
+        return None
+
+
+def _to_row(value: object) -> Row:
     if not isinstance(value, dict):
         raise _Refused(RowCode.NOT_OBJECT, f"the line is {_kind(value)}, not an object")
     _refuse_fields(value, _ROW_FIELDS)
+    if value.get("messages") is not None and _KEYS_BUT_MESSAGES.isdisjoint(value):
+        return _from_messages(value)  # what most rows are
     present = {key for key in value if value[key] is not None}
     complete = [(format_, build) for format_, keys, build in _FORMATS if keys <= present]
     if not complete:
@@ -488,6 +502,9 @@ _FORMATS: tuple[tuple[RowFormat, frozenset[str], Callable[[dict[str, Any]], Row]
     (RowFormat.INSTRUCTION, frozenset({"instruction", "output"}), _from_instruction),
     (RowFormat.TEXT, frozenset({"text"}), _from_text),
 )
+
+
+_KEYS_BUT_MESSAGES = frozenset().union(*(keys for _, keys, _ in _FORMATS)) - {"messages"}
 
 
 def _strings(row: Row) -> list[str]:
