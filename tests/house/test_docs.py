@@ -21,11 +21,12 @@ def test_every_setting_is_documented_with_its_default() -> None:
     assert f"`{defaults['checkpoint.every_steps']}`" in page
 
 
-def test_the_settings_page_is_the_one_that_the_code_makes() -> None:
+@pytest.mark.parametrize("page", ["settings", "commands"])
+def test_a_made_page_is_the_one_that_the_code_makes(page: str) -> None:
     made = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "make_settings_page")], capture_output=True, text=True, check=True
+        [sys.executable, str(ROOT / "scripts" / f"make_{page}_page")], capture_output=True, text=True, check=True
     ).stdout
-    assert (ROOT / "docs" / "SETTINGS.md").read_text() == made, "run: make docs"
+    assert (ROOT / "docs" / f"{page.upper()}.md").read_text() == made, "run: make docs"
 
 
 def verbs() -> list[str]:
