@@ -14,7 +14,11 @@ from overnight.domain.errors import ExitCode, UsageError
 from overnight.domain.printable import shown
 
 if TYPE_CHECKING:
+    import sqlite3
+
+    from overnight.disk.layout import Layout
     from overnight.domain.checkpoint import CheckpointReport
+    from overnight.status import Snapshot
 
 LOGS = ("daemon", "watchdog", "anti-stuck", "trainer")
 POLL_S = 0.2
@@ -44,17 +48,25 @@ def status(
             tui.watch(layout, connection, as_json=as_json)
             return
         shot = picture.snapshot(layout, connection, now=time.time())
-        shown_guards = picture.guards(layout, connection, shot) if guards else None
+        board_of_guards = _guards(layout, connection, shot) if guards else None
     if as_json:
         answer = picture.to_json(shot)
-        output.print_json(answer if shown_guards is None else {**answer, "guards": shown_guards})
-    elif shown_guards is not None:
-        rows = [(g["name"], g["state"], g["since"] or "-", g["last_acted"] or "never", g["note"]) for g in shown_guards]
+        output.print_json(answer if board_of_guards is None else {**answer, "guards": board_of_guards})
+    elif board_of_guards is not None:
+        rows = [
+            (g["name"], g["state"], g["since"] or "-", g["last_acted"] or "never", g["note"]) for g in board_of_guards
+        ]
         output.print_text(output.table(("GUARD", "STATE", "SINCE", "LAST ACTED", "WHAT IT DOES"), rows))
     else:
         output.print_text(board.lines(shot))
     if shot.state is State.DEAD:
         raise typer.Exit(int(ExitCode.NOT_RUNNING))
+
+
+def _guards(layout: Layout, connection: sqlite3.Connection, shot: Snapshot) -> list[dict[str, Any]]:
+    from overnight.status.guards import guards  # it compares settings, which are slow to import
+
+    return guards(layout, connection, shot)
 
 
 @app.command(short_help="The end of a log.")

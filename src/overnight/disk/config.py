@@ -224,8 +224,8 @@ def _place(data: bytes, offset: int) -> tuple[int, int]:
 def _find(text: str, message: str) -> tuple[int | None, int | None]:
     """Return where the word that a message quotes stands in the text (its last place)."""
     quoted = message.partition("'")[2].partition("'")[0]
-    offset = max(text.rfind(f'"{quoted}"'), text.rfind(quoted)) if quoted else -1
-    if offset < 0:
+    offset = text.rfind(f'"{quoted}"') if f'"{quoted}"' in text else text.rfind(quoted)
+    if offset < 0 or not quoted:
         return None, None
     return text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1
 

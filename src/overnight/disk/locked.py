@@ -83,6 +83,6 @@ def _checkpoint_folders(model: Path) -> list[tuple[int, Path]]:
 def _is_used(folder: Path) -> bool:
     """Return whether there is anything in it: an empty folder of that name is junk."""
     try:
-        return not folder.is_symlink() and any(os.scandir(folder))
+        return not folder.is_symlink() and bool(os.listdir(folder))
     except OSError:
         return False

@@ -114,6 +114,6 @@ def _is_used(layout: Layout) -> bool:
 
 def _has_content(folder: Path) -> bool:
     try:
-        return any(os.scandir(folder))
+        return bool(os.listdir(folder))
     except OSError:
         return False

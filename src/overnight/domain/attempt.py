@@ -9,6 +9,10 @@ r"""An attempt: one launch of the trainer for a job, and what ends it.
         v      +-----------> | <- STOPPING
       ENDED <----------------+---- exit
 
+    STARTING -> RUNNING                        heartbeat
+    STARTING | RUNNING -> STOPPING             stop
+    STARTING | RUNNING | STOPPING -> ENDED     exit
+
 An ended attempt has one outcome, set once.
 """
 

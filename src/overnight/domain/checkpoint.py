@@ -7,6 +7,12 @@
        |                    +------verify_bad--------+--> CORRUPT --cleanup--> DELETED
        +------------------------cleanup---------------------------------------> DELETED
 
+    WRITING -> COMMITTED             commit
+    COMMITTED -> VERIFIED            verify_ok
+    COMMITTED | VERIFIED -> CORRUPT  verify_bad
+    VERIFIED -> DELETED              retire
+    WRITING | CORRUPT -> DELETED     cleanup
+
 The state is read from the directory, never stored: a folder whose name is final holds a manifest, and the manifest
 names each file with its size and hash.
 """

@@ -10,7 +10,15 @@ r"""A job: one queued piece of work, and the only moves it can make.
       |   CANCELLED <-cancel                |     |
       +-------+---- resubmit ---------------+-----+
 
-    REJECTED is set once, at intake, and is final: drop a mended file instead.
+    QUEUED -> RUNNING              dispatch
+    QUEUED | RUNNING -> CANCELLED  cancel
+    RUNNING -> QUEUED              retry
+    RUNNING -> SKIPPED             skip
+    RUNNING -> SUCCEEDED           finish
+    RUNNING -> FAILED              give_up
+    FAILED | CANCELLED | SKIPPED -> QUEUED  resubmit
+
+REJECTED is set once, at intake, and is final: drop a mended file instead.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from overnight.status.answers import to_json, training_status
-from overnight.status.guards import guards
 from overnight.status.snapshot import Process, Snapshot, snapshot
 
-__all__ = ["Process", "Snapshot", "guards", "snapshot", "to_json", "training_status"]
+__all__ = ["Process", "Snapshot", "snapshot", "to_json", "training_status"]

@@ -1,0 +1,81 @@
+"""How long the command line takes to start: each command against bare python, interleaved; one JSON line each.
+
+    python bench/cli.py [--jobs 10000] [--rounds 15]
+
+``above_s`` is the median over rounds of (command - bare python in the same round).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+from overnight.database.connection import connect, transaction
+
+LIMITS_S = {"help": 0.25, "status": 0.35, "queue --json": None, "config show": None, "events": None}
+
+
+def fill(workspace: Path, jobs: int) -> None:
+    with closing(connect(workspace / ".overnight" / "state.db")) as connection, transaction(connection):
+        connection.executemany(
+            "INSERT INTO jobs (claim, file, sha256, dataset, state, priority, examples, reason, submitted_at)"
+            " VALUES (?, ?, ?, ?, 'queued', 'normal', 64, 'waiting', ?)",
+            [(f"c{n}", f"part-{n:05d}.jsonl", f"{n:064x}", f"{n:064x}", 1.7e9 + n) for n in range(jobs)],
+        )
+
+
+def seconds(words: list[str]) -> float:
+    started = time.perf_counter()
+    done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    spent = time.perf_counter() - started
+    if done.returncode not in (0,):
+        raise SystemExit(f"{words}: exit {done.returncode}\n{done.stderr.decode()}")
+    return spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    program = [sys.executable, "-m", "overnight"]
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder) / "workspace"
+        seconds([*program, "init", str(workspace), "--base-model", "builtin:tiny"])
+        fill(workspace, options.jobs)
+        inside = [*program, "-C", str(workspace)]
+        commands = {
+            "help": [*program, "--help"],
+            "status": [*inside, "status"],
+            "queue --json": [*inside, "queue", "--json"],
+            "config show": [*inside, "config", "show"],
+            "events": [*inside, "events"],
+        }
+        above: dict[str, list[float]] = {name: [] for name in commands}
+        bare: list[float] = []
+        for _ in range(options.rounds):
+            for name, words in commands.items():
+                base = seconds([sys.executable, "-c", "pass"])
+                bare.append(base)
+                above[name].append(seconds(words) - base)
+    print(json.dumps({"bench": "cli", "command": "python -c pass", "median_s": round(statistics.median(bare), 4)}))
+    for name, values in above.items():
+        limit = LIMITS_S[name]
+        median = statistics.median(values)
+        line = {
+            "bench": "cli", "command": name, "jobs": options.jobs, "rounds": options.rounds,
+            "above_s": round(median, 4), "worst_s": round(max(values), 4), "limit_s": limit,
+            "ok": limit is None or median <= limit,
+        }  # fmt: skip
+        print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
