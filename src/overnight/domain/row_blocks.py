@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from overnight.domain.rows import Chat, RowFormat, prompt_key, to_row
+from overnight.domain.rows import MAX_DIGITS, Chat, RowFormat, prompt_key, to_row
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -202,7 +202,6 @@ def _judge_of(
 
 
 _ANY = msgspec.json.Decoder(dict[str, Any])
-_LONG_NUMBER = re.compile(rb"[0-9]{100}|[0-9][eE][+-]?[0-9]{3}")
 _PARTED_KEY = re.compile(rb'"[ \t\r]+:')
 
 
@@ -211,7 +210,7 @@ def _judge_loosely(block: bytes, num_lines: int) -> JudgedBlock | None:
 
     Here every key of every object counts: as many '":' in the text as decoded keys means that none stands twice.
     """
-    if _LONG_NUMBER.search(block) or _PARTED_KEY.search(block):
+    if _PARTED_KEY.search(block):
         return None
     try:
         values = _ANY.decode_lines(block)
@@ -241,7 +240,7 @@ def _judge_loosely(block: bytes, num_lines: int) -> JudgedBlock | None:
 
 
 def _plain_size(value: dict[str, Any]) -> int:
-    """Return how many keys a row has, those of its messages included; 0 where it is nested any deeper, or odd."""
+    """Return how many keys a row has, those of its messages included; 0 where a closer look is needed."""
     size = len(value)
     for key, item in value.items():
         if key[-1:] in _ODD_ENDS:
@@ -252,13 +251,20 @@ def _plain_size(value: dict[str, Any]) -> int:
                     return 0
                 size += len(part)
                 for inner, inner_item in part.items():
-                    if inner[-1:] in _ODD_ENDS or isinstance(inner_item, list | dict):
+                    if inner[-1:] in _ODD_ENDS or not (inner_item.__class__ is str or _is_plain(inner_item)):
                         return 0
-        elif isinstance(item, dict):
+        elif not (item.__class__ is str or _is_plain(item)):
             return 0
     return size
 
 
+def _is_plain(item: object) -> bool:
+    if isinstance(item, int):
+        return -_TOO_LARGE < item < _TOO_LARGE
+    return not isinstance(item, dict | list)
+
+
+_TOO_LARGE: int = 10**MAX_DIGITS
 _ODD_ENDS = frozenset({"", '"', "\\"})
 """Ends of keys that would be miscounted."""
 

@@ -33,7 +33,7 @@ MAX_DEPTH = 64
 """Nesting of brackets in a row; deeper ones are refused."""
 
 MAX_DIGITS = 100
-"""Digits of a number in a row; longer ones are refused."""
+"""Digits of a whole number in a row; longer ones are refused."""
 
 
 class RowFormat(StrEnum):
@@ -241,14 +241,14 @@ def _too_deep(text: str) -> RowProblem:
 
 
 def _to_int(literal: str) -> int:
-    if len(literal) > MAX_DIGITS:
+    if len(literal.lstrip("-")) > MAX_DIGITS:
         raise _BadNumber(RowCode.NUMBER_TOO_LARGE, literal)
     return int(literal)
 
 
 def _to_float(literal: str) -> float:
     value = float(literal)
-    if math.isinf(value) or len(literal) > 10 * MAX_DIGITS:
+    if math.isinf(value):
         raise _BadNumber(RowCode.NUMBER_TOO_LARGE, literal)
     return value
 
@@ -348,14 +348,15 @@ def _messages(items: object, key: str, *, roles: dict[str, str] = _ROLES) -> tup
         raise _Refused(RowCode.NO_MESSAGES, f"'{key}' is {_kind(items)}, not a list of messages", key)
     if not items:
         raise _Refused(RowCode.EMPTY_MESSAGES, f"'{key}' is an empty list", key)
-    return tuple(_message(item, key, index, roles) for index, item in enumerate(items))
+    return tuple([_message(item, key, index, roles) for index, item in enumerate(items)])
 
 
 def _message(item: object, key: str, index: int, roles: dict[str, str]) -> Message:
     if not isinstance(item, dict):
         raise _Refused(RowCode.MESSAGE_NOT_OBJECT, f"message {index + 1} is {_kind(item)}", key, index)
-    is_sharegpt = roles is _SHAREGPT_ROLES and ("from" in item or "value" in item)
-    role_key, content_key = ("from", "value") if is_sharegpt else ("role", "content")
+    role_key, content_key = "role", "content"
+    if roles is _SHAREGPT_ROLES and ("from" in item or "value" in item):
+        role_key, content_key = "from", "value"
     given = item.get(role_key)
     role = roles.get(given) if isinstance(given, str) else None
     if role is None:
@@ -399,7 +400,10 @@ def _is_learnt(item: dict[str, Any], key: str, index: int) -> bool:
 
 
 def _require_answer(messages: tuple[Message, ...], key: str, *, start: int = 0) -> None:
-    if not any(message.role == "assistant" and message.is_learnt for message in messages[start:]):
+    for message in messages[start:]:
+        if message.role == "assistant" and message.is_learnt:
+            break
+    else:
         raise _Refused(RowCode.NO_ASSISTANT, f"'{key}' has no answer of the assistant to learn", key)
 
 
@@ -516,6 +520,9 @@ def _strings(row: Row) -> list[str]:
 def prompt_key(row: Row) -> int:
     """Return a number that is equal for rows asking the same (within this process only)."""
     if isinstance(row, Chat):
-        last = max(index for index, message in enumerate(row.messages) if message.role == "assistant")
-        return hash(tuple(message.content for message in row.messages[:last]))
+        messages = row.messages
+        last = len(messages) - 1
+        while messages[last].role != "assistant":
+            last -= 1
+        return hash(tuple([message.content for message in messages[:last]]))
     return hash((row.prompt,)) if isinstance(row, Completion) else hash(row.text)
