@@ -74,23 +74,15 @@ def _translated(error: Exception) -> OvernightError:
     if isinstance(error, OvernightError):
         return error
     import sqlite3
+    from pathlib import Path
 
+    from overnight.database.connection import damaged, translated
     from overnight.disk import files
 
     if isinstance(error, sqlite3.OperationalError):
-        from pathlib import Path
-
-        from overnight.database.connection import translated
-
         return translated(error, Path("state.db"))
     if isinstance(error, sqlite3.DatabaseError):
-        return OvernightError(
-            "The database is damaged",
-            found=str(error),
-            expected="an SQLite database",
-            fix="end everything with overnight down, then restore .overnight/state.db from a backup",
-            code="database",
-        )
+        return damaged(error, Path("state.db"))
     if isinstance(error, OSError) and files.is_disk_trouble(error):
         refusal: DiskError = files.disk_error(error, error.filename or "the disk")
         return refusal

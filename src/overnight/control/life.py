@@ -113,6 +113,7 @@ def ask_down(connection: sqlite3.Connection, *, now: float, is_quick: bool) -> N
     """Wish that everything ends; return at once. A quick wish replaces a patient one."""
     reason = "the operator ends it at once" if is_quick else "the operator ends it at the next step border"
     with transaction(connection):
+        intents.withdraw(connection, "up")  # a watchdog that waits to start the loop again ends at once
         intents.wish(connection, "down", {"now": is_quick, "reason": reason}, now=now)
         events.record(connection, now=now, kind="operator.down", message=reason, quick=is_quick)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from overnight.database import overview
+from overnight.database import overview, queue
+from overnight.disk import inbox
 from overnight.disk.layout import Layout
 from overnight.domain.picture import State
 from overnight.status import Snapshot
@@ -53,7 +54,7 @@ def since(connection: sqlite3.Connection, event: int) -> Result:
 
 
 def is_all_done(layout: Layout, connection: sqlite3.Connection, shot: Snapshot) -> bool:
-    """Return whether the daemon has nothing left to do, files that wait in the inbox included."""
+    """Return whether the daemon has nothing left to do: no job, no file in the inbox, none to be put away."""
     if shot.state is State.STOPPED and shot.daemon is not None:
         return True  # the operator wants no more work to be taken
-    return shot.state is State.IDLE
+    return shot.state is State.IDLE and not inbox.has_work(layout) and not queue.unfiled(connection)

@@ -28,22 +28,15 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
             expected="the file that overnight init makes",
             fix="restore it from a backup, or make a new workspace with overnight init",
         )
+    connection = _open(path)
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         _migrate(connection)
-    except sqlite3.OperationalError as error:
-        raise translated(error, path) from error
-    except sqlite3.DatabaseError as error:
-        raise OvernightError(
-            "The database is damaged",
-            found=f"{path}: {error}",
-            expected="an SQLite database",
-            fix="overnight doctor tells what can be saved",
-        ) from error
+    except (sqlite3.DatabaseError, OvernightError) as error:
+        connection.close()
+        raise _told(error, path) from error
     return connection
 
 
@@ -51,25 +44,44 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     """Open the database for reading only; nothing is created or migrated. Raises like connect."""
     if not path.exists():
         return connect(path)  # raises
+    connection = _open(path)
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA query_only=ON")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.OperationalError as error:
-        raise translated(error, path) from error
-    except sqlite3.DatabaseError as error:
-        raise OvernightError(
-            "The database is damaged",
-            found=f"{path}: {error}",
-            expected="an SQLite database",
-            fix="overnight doctor tells what can be saved",
-        ) from error
+        _refuse_newer(version)
+    except (sqlite3.DatabaseError, OvernightError) as error:
+        connection.close()
+        raise _told(error, path) from error
     if version < VERSION:
         connection.close()
         return connect(path)
-    _refuse_newer(version)
     return connection
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise translated(error, path) from error
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _told(error: sqlite3.DatabaseError | OvernightError, path: Path) -> OvernightError:
+    if isinstance(error, OvernightError):
+        return error
+    return translated(error, path) if isinstance(error, sqlite3.OperationalError) else damaged(error, path)
+
+
+def damaged(error: sqlite3.DatabaseError, path: Path) -> OvernightError:
+    """Return the user's words for a file that is no sound database."""
+    return OvernightError(
+        "The database is damaged",
+        found=f"{path}: {error}",
+        expected="an SQLite database",
+        fix="end everything with overnight down, then restore it from a backup; the checkpoints are not touched by this",
+        code="database",
+    )
 
 
 def translated(error: sqlite3.OperationalError, path: Path) -> OvernightError:
