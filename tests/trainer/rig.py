@@ -17,7 +17,7 @@ from typing import Any
 
 from overnight.disk import attempts, builtin, checkpoints
 from overnight.disk.layout import Layout
-from overnight.domain.attempt import Heartbeat, Report, Spec, attempt_id
+from overnight.domain.attempt import Heartbeat, Outcome, Report, Spec, attempt_id
 from overnight.domain.checkpoint import CheckpointReport
 
 SETTINGS: dict[str, Any] = {
@@ -111,29 +111,45 @@ class Rig:
             )  # fmt: skip
         return Trainer(folder, process)
 
-    def run(self, spec: Spec) -> Report:
+    def run(self, spec: Spec, *, fault: str | None = None) -> Report:
         """Run an attempt inside this process, which has torch loaded already."""
         from overnight.domain import config
         from overnight.trainer import __main__ as entry
         from overnight.trainer import faults, fit
         from overnight.trainer.pulse import Pulse
-        from overnight.trainer.wishes import AskedToLeave, Wishes
+        from overnight.trainer.run import Run
+        from overnight.trainer.wishes import SIGNALS, AskedToLeave, Wishes
 
         folder = self.place(spec)
         (folder / "output").mkdir()
         pulse = Pulse(folder, spec)
-        run = fit.Run(
+        wishes = Wishes(folder, unwatched_limit_s=1e9)
+        run = Run(
             spec=spec, settings=config.parse(spec.settings), folder=folder, scratch=folder / "output", pulse=pulse,
-            wishes=Wishes(folder, unwatched_limit_s=1e9), faults=faults.from_environment(spec.attempt),
+            wishes=wishes, faults=faults.Faults(fault),
         )  # fmt: skip
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        wishes.listen()
         try:
             report = fit.fit(run)
         except AskedToLeave as asked:
             report = entry.left_early(pulse, asked)
         except Exception as error:
             report = entry.crashed(pulse, error)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
         entry.leave(folder, pulse, report)
         return report
+
+    def train(self, job: int, rows: Path, *, fault: str | None = None, **changes: Any) -> Report:
+        """Launch a job as often as it needs; the fault strikes the first launch only. Return the last report."""
+        for launch in range(3):
+            report = self.run(self.spec(job, rows, **changes), fault=fault if launch == 0 else None)
+            if report.outcome is Outcome.COMPLETED:
+                return report
+            assert fault is not None, report.message
+        raise AssertionError(report.message)
 
     def state(self) -> dict[str, str]:
         """Return a hash of everything exact in the newest checkpoint."""

@@ -24,6 +24,7 @@ from overnight.domain.attempt import Outcome, Phase, Report, Spec
 from overnight.domain.errors import ConfigError, DiskError, ExitCode
 from overnight.trainer import environment, failures, faults
 from overnight.trainer.pulse import Pulse
+from overnight.trainer.run import Run
 from overnight.trainer.wishes import AskedToLeave, Wishes
 
 LOCK_WAIT_S = 20.0
@@ -96,9 +97,7 @@ def work(folder: Path, spec: Spec, pulse: Pulse, planned: faults.Faults) -> Repo
     refuse_early(spec, settings)
     from overnight.trainer import fit  # loads torch: seconds, so not before the first heartbeat
 
-    run = fit.Run(
-        spec=spec, settings=settings, folder=folder, scratch=scratch, pulse=pulse, wishes=wishes, faults=planned
-    )
+    run = Run(spec=spec, settings=settings, folder=folder, scratch=scratch, pulse=pulse, wishes=wishes, faults=planned)
     return fit.fit(run)
 
 

@@ -8,14 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
-from overnight.domain.attempt import Phase
+from overnight.disk import attempts
+from overnight.domain.attempt import Phase, Spec, attempt_id
+from overnight.trainer.batches import BatchLog
 from overnight.trainer.faults import Faults
-from overnight.trainer.pulse import Pulse
+from overnight.trainer.pulse import Pulse, finite
+from overnight.trainer.run import Run
 
 LIMIT_SHARE = 0.9
 """Of eval_stuck_s: the trainer gives up by itself before it is ended for being stuck."""
@@ -90,3 +94,61 @@ def _time_limit(limit_s: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+class Measure:
+    """Evaluates the held-out rows, notes what came of it, and never ends the training."""
+
+    def __init__(self, run: Run, trainer: Any, batches: BatchLog, rows: list[dict[str, Any]]) -> None:
+        self.run = run
+        self.trainer = trainer
+        self.collate = batches.collate
+        self.rows = rows
+        self.skipped_step = step_of_failed_evaluation(run.spec, run.folder)
+
+    def __call__(self) -> None:
+        """Evaluate now, where there is something to evaluate."""
+        pulse, settings = self.run.pulse, self.run.settings
+        if not self.rows:
+            return
+        if pulse.step == self.skipped_step:
+            pulse.note(f"evaluation at step {pulse.step} skipped: the last attempt ended inside it")
+            return
+        limit_s = settings.watch.eval_stuck_s * LIMIT_SHARE
+        try:
+            result = evaluate(
+                self.trainer,
+                self.collate,
+                self.rows,
+                batch_size=settings.train.batch_size,
+                limit_s=limit_s,
+                pulse=pulse,
+                should_leave=lambda: self.run.wishes.reason() is not None,
+                faults=self.run.faults,
+            )
+        except EvaluationTimeout as error:
+            pulse.note(f"evaluation at step {pulse.step} skipped: {error}")
+            return
+        if result is None:
+            pulse.note(f"evaluation at step {pulse.step} abandoned: asked to stop")
+            return
+        pulse.eval_loss = result.loss
+        pulse.record(
+            {
+                "step": pulse.step,
+                "job_step": pulse.job_step,
+                "eval_loss": finite(result.loss),
+                "eval_rows": result.rows,
+                "eval_seconds": round(result.seconds, 3),
+            }
+        )
+
+
+def step_of_failed_evaluation(spec: Spec, folder: Path) -> int | None:
+    """Return the step at which the attempt before this one ended inside an evaluation, or None."""
+    number = int(spec.attempt.rpartition("-")[2]) if spec.attempt.rpartition("-")[2].isdigit() else 1
+    before = folder.with_name(attempt_id(spec.job, number - 1))
+    heartbeat = attempts.read_heartbeat(before)
+    if heartbeat is None or heartbeat.phase is not Phase.EVALUATING or attempts.read_report(before) is not None:
+        return None
+    return heartbeat.step

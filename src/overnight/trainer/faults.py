@@ -33,8 +33,9 @@ def _spoil() -> None:
 
 ACTIONS: dict[str, Callable[[], None]] = {
     "exit0": lambda: os._exit(0),
-    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "segv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "kill": lambda: signal.raise_signal(signal.SIGKILL),
+    "term": lambda: signal.raise_signal(signal.SIGTERM),
+    "segv": lambda: signal.raise_signal(signal.SIGSEGV),
     "sleep": lambda: time.sleep(SLEEP_S),
     "raise": lambda: _raise(PlannedFault("a planned fault")),
     "system_exit": lambda: _raise(SystemExit(0)),

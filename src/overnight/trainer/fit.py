@@ -15,41 +15,22 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 import transformers
 import trl
 
-from overnight.disk import attempts, checkpoints, fingerprints
-from overnight.disk.layout import Layout
 from overnight.disk.tokenizer import load_encoder
-from overnight.domain.attempt import Outcome, Phase, Report, Spec, attempt_id
+from overnight.domain.attempt import Outcome, Phase, Report
 from overnight.domain.checkpoint import Manifest
-from overnight.domain.config import Settings
-from overnight.trainer import callbacks, data, environment, evaluation, saving
+from overnight.trainer import callbacks, data, saving
 from overnight.trainer import model as models
 from overnight.trainer.batches import BatchLog
-from overnight.trainer.failures import CorruptError, DeviceGoneError, MismatchError
-from overnight.trainer.faults import Faults
-from overnight.trainer.pulse import Pulse, finite
-from overnight.trainer.wishes import Wishes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """What an attempt is given."""
-
-    spec: Spec
-    settings: Settings
-    folder: Path
-    scratch: Path
-    pulse: Pulse
-    wishes: Wishes
-    faults: Faults
+from overnight.trainer.evaluation import Measure
+from overnight.trainer.run import Run
+from overnight.trainer.start import check_start, describe, read_start, require_steps
 
 
 def fit(run: Run) -> Report:
@@ -92,98 +73,6 @@ def be_quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     logging.getLogger("trl").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", FutureWarning)
-
-
-def read_start(spec: Spec) -> Manifest | None:
-    """Return the manifest of the checkpoint to start from. Raises CorruptError where it cannot be trusted."""
-    if spec.checkpoint is None:
-        return None
-    try:
-        return checkpoints.read_manifest(Path(spec.checkpoint))
-    except (OSError, ValueError) as error:
-        raise CorruptError(
-            "The checkpoint to start from cannot be trusted",
-            found=f"{spec.checkpoint}: {error}",
-            expected="a whole checkpoint",
-            fix="see overnight verify; the next launch takes the newest one that is whole",
-        ) from error
-
-
-def describe(run: Run, base: Path, commit: str | None, device: models.Device) -> saving.Lineage:
-    """Return what every checkpoint of this attempt records."""
-    spec = run.spec
-    if commit is None:
-        memory = Layout(Path(spec.workspace)).state / "fingerprints.json"
-        fingerprint = fingerprints.of_folder(base, memory=memory, on_file=run.pulse.beat)
-    else:
-        fingerprint = f"hub:{spec.base_model}@{commit}"
-    return saving.Lineage(
-        spec=spec,
-        settings=run.settings,
-        fingerprints={
-            "config": saving.settings_fingerprint(run.settings),
-            "base_model": fingerprint,
-            "tokenizer": saving.tokenizer_fingerprint(base),
-            "dataset": spec.dataset_id,
-        },
-        environment=environment.facts(
-            threads=spec.threads,
-            device=device.kind,
-            device_name=device.name,
-            cpu_capability=torch.backends.cpu.get_cpu_capability(),
-            dtype=str(device.base_dtype).removeprefix("torch."),
-        ),
-    )
-
-
-def check_start(spec: Spec, lineage: saving.Lineage, manifest: Manifest | None, pulse: Pulse) -> None:
-    """Refuse a start from what does not belong here; note where bit equality cannot be promised."""
-    ours = lineage.fingerprints["base_model"]
-    expected = [spec.base_fingerprint, manifest.fingerprints.get("base_model") if manifest is not None else None]
-    for theirs in expected:
-        if theirs is not None and theirs != ours:
-            raise MismatchError(
-                "The base model is not the one that this model was begun on",
-                found=ours,
-                expected=theirs,
-                fix="bring the base model back, or begin a new workspace with the other one",
-            )
-    if manifest is None:
-        return
-    locked = saving.locked_values(lineage.settings)
-    changed = [key for key, value in locked.items() if key in manifest.locked and manifest.locked[key] != value]
-    if changed:
-        raise MismatchError(
-            f"Locked settings differ from the checkpoint's: {', '.join(changed)}",
-            found=", ".join(f"{key} {locked[key]}" for key in changed),
-            expected=", ".join(f"{key} {manifest.locked[key]}" for key in changed),
-            fix="see overnight config lock",
-        )
-    if spec.mode == "resume":
-        check_resume(spec, lineage, manifest, pulse)
-
-
-def check_resume(spec: Spec, lineage: saving.Lineage, manifest: Manifest, pulse: Pulse) -> None:
-    """Refuse to resume another job's checkpoint; note what may change the last bit."""
-    theirs = (manifest.job, manifest.start_step, manifest.dataset_id)
-    if theirs != (spec.job, spec.start_step, spec.dataset_id):
-        raise MismatchError(
-            "The checkpoint belongs to another job",
-            found=f"job {manifest.job} from step {manifest.start_step}",
-            expected=f"job {spec.job} from step {spec.start_step}, on the same data",
-            fix="see overnight verify",
-        )
-    before, now = manifest.environment.get("device"), lineage.environment["device"]
-    if before is not None and before != now and lineage.settings.train.device == "auto":
-        raise DeviceGoneError(
-            f"This job was begun on {before}, and there is no such device now",
-            found=str(now),
-            expected=str(before),
-            fix=f"bring the device back, or cancel the job, set train.device to {now} and retry it",
-        )
-    changes = environment.differences(manifest.environment, lineage.environment)
-    if changes:
-        pulse.note(f"bit equality is not promised for this resume: {'; '.join(changes)}")
 
 
 def train(
@@ -280,77 +169,3 @@ def arguments(run: Run, device: models.Device, *, weights: int) -> Any:
         average_tokens_across_devices=False,
         push_to_hub=False,
     )
-
-
-def require_steps(trainer: Any, prepared: data.Prepared, manifest: Manifest | None, settings: Settings) -> None:
-    """Refuse a resume whose job would now have another number of steps: its rows would not be the ones left."""
-    if manifest is None:
-        return
-    group = settings.train.batch_size * settings.train.gradient_accumulation_steps
-    batches = -(-len(prepared.train) // settings.train.batch_size)
-    steps = -(-batches // settings.train.gradient_accumulation_steps) * settings.train.epochs
-    if steps != manifest.job_total:
-        raise MismatchError(
-            "The job has another number of steps than when it was saved",
-            found=f"{steps} steps of {group} rows",
-            expected=f"{manifest.job_total} steps",
-            fix="set batch_size, accumulation, epochs and packing back, or retry the job",
-        )
-
-
-class Measure:
-    """Evaluates the held-out rows, notes what came of it, and never ends the training."""
-
-    def __init__(self, run: Run, trainer: Any, batches: BatchLog, rows: list[dict[str, Any]]) -> None:
-        self.run = run
-        self.trainer = trainer
-        self.collate = batches.collate
-        self.rows = rows
-        self.skipped_step = step_of_failed_evaluation(run.spec, run.folder)
-
-    def __call__(self) -> None:
-        """Evaluate now, where there is something to evaluate."""
-        pulse, settings = self.run.pulse, self.run.settings
-        if not self.rows:
-            return
-        if pulse.step == self.skipped_step:
-            pulse.note(f"evaluation at step {pulse.step} skipped: the last attempt ended inside it")
-            return
-        limit_s = settings.watch.eval_stuck_s * evaluation.LIMIT_SHARE
-        try:
-            result = evaluation.evaluate(
-                self.trainer,
-                self.collate,
-                self.rows,
-                batch_size=settings.train.batch_size,
-                limit_s=limit_s,
-                pulse=pulse,
-                should_leave=lambda: self.run.wishes.reason() is not None,
-                faults=self.run.faults,
-            )
-        except evaluation.EvaluationTimeout as error:
-            pulse.note(f"evaluation at step {pulse.step} skipped: {error}")
-            return
-        if result is None:
-            pulse.note(f"evaluation at step {pulse.step} abandoned: asked to stop")
-            return
-        pulse.eval_loss = result.loss
-        pulse.record(
-            {
-                "step": pulse.step,
-                "job_step": pulse.job_step,
-                "eval_loss": finite(result.loss),
-                "eval_rows": result.rows,
-                "eval_seconds": round(result.seconds, 3),
-            }
-        )
-
-
-def step_of_failed_evaluation(spec: Spec, folder: Path) -> int | None:
-    """Return the step at which the attempt before this one ended inside an evaluation, or None."""
-    number = int(spec.attempt.rpartition("-")[2]) if spec.attempt.rpartition("-")[2].isdigit() else 1
-    before = folder.with_name(attempt_id(spec.job, number - 1))
-    heartbeat = attempts.read_heartbeat(before)
-    if heartbeat is None or heartbeat.phase is not Phase.EVALUATING or attempts.read_report(before) is not None:
-        return None
-    return heartbeat.step

@@ -1,0 +1,127 @@
+"""What an attempt starts from: judged before it is used, and described for the checkpoints to come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from overnight.disk import checkpoints, fingerprints
+from overnight.disk.layout import Layout
+from overnight.domain.attempt import Spec
+from overnight.domain.checkpoint import Manifest
+from overnight.domain.config import Settings
+from overnight.trainer import data, environment, saving
+from overnight.trainer import model as models
+from overnight.trainer.failures import CorruptError, DeviceGoneError, MismatchError
+from overnight.trainer.pulse import Pulse
+from overnight.trainer.run import Run
+
+
+def read_start(spec: Spec) -> Manifest | None:
+    """Return the manifest of the checkpoint to start from. Raises CorruptError where it cannot be trusted."""
+    if spec.checkpoint is None:
+        return None
+    try:
+        return checkpoints.read_manifest(Path(spec.checkpoint))
+    except (OSError, ValueError) as error:
+        raise CorruptError(
+            "The checkpoint to start from cannot be trusted",
+            found=f"{spec.checkpoint}: {error}",
+            expected="a whole checkpoint",
+            fix="see overnight verify; the next launch takes the newest one that is whole",
+        ) from error
+
+
+def describe(run: Run, base: Path, commit: str | None, device: models.Device) -> saving.Lineage:
+    """Return what every checkpoint of this attempt records."""
+    spec = run.spec
+    if commit is None:
+        memory = Layout(Path(spec.workspace)).state / "fingerprints.json"
+        fingerprint = fingerprints.of_folder(base, memory=memory, on_file=run.pulse.beat)
+    else:
+        fingerprint = f"hub:{spec.base_model}@{commit}"
+    return saving.Lineage(
+        spec=spec,
+        settings=run.settings,
+        fingerprints={
+            "config": saving.settings_fingerprint(run.settings),
+            "base_model": fingerprint,
+            "tokenizer": saving.tokenizer_fingerprint(base),
+            "dataset": spec.dataset_id,
+        },
+        environment=environment.facts(
+            threads=spec.threads,
+            device=device.kind,
+            device_name=device.name,
+            cpu_capability=torch.backends.cpu.get_cpu_capability(),
+            dtype=str(device.base_dtype).removeprefix("torch."),
+        ),
+    )
+
+
+def check_start(spec: Spec, lineage: saving.Lineage, manifest: Manifest | None, pulse: Pulse) -> None:
+    """Refuse a start from what does not belong here; note where bit equality cannot be promised."""
+    ours = lineage.fingerprints["base_model"]
+    expected = [spec.base_fingerprint, manifest.fingerprints.get("base_model") if manifest is not None else None]
+    for theirs in expected:
+        if theirs is not None and theirs != ours:
+            raise MismatchError(
+                "The base model is not the one that this model was begun on",
+                found=ours,
+                expected=theirs,
+                fix="bring the base model back, or begin a new workspace with the other one",
+            )
+    if manifest is None:
+        return
+    locked = saving.locked_values(lineage.settings)
+    changed = [key for key, value in locked.items() if key in manifest.locked and manifest.locked[key] != value]
+    if changed:
+        raise MismatchError(
+            f"Locked settings differ from the checkpoint's: {', '.join(changed)}",
+            found=", ".join(f"{key} {locked[key]}" for key in changed),
+            expected=", ".join(f"{key} {manifest.locked[key]}" for key in changed),
+            fix="see overnight config lock",
+        )
+    if spec.mode == "resume":
+        check_resume(spec, lineage, manifest, pulse)
+
+
+def check_resume(spec: Spec, lineage: saving.Lineage, manifest: Manifest, pulse: Pulse) -> None:
+    """Refuse to resume another job's checkpoint; note what may change the last bit."""
+    theirs = (manifest.job, manifest.start_step, manifest.dataset_id)
+    if theirs != (spec.job, spec.start_step, spec.dataset_id):
+        raise MismatchError(
+            "The checkpoint belongs to another job",
+            found=f"job {manifest.job} from step {manifest.start_step}",
+            expected=f"job {spec.job} from step {spec.start_step}, on the same data",
+            fix="see overnight verify",
+        )
+    before, now = manifest.environment.get("device"), lineage.environment["device"]
+    if before is not None and before != now and lineage.settings.train.device == "auto":
+        raise DeviceGoneError(
+            f"This job was begun on {before}, and there is no such device now",
+            found=str(now),
+            expected=str(before),
+            fix=f"bring the device back, or cancel the job, set train.device to {now} and retry it",
+        )
+    changes = environment.differences(manifest.environment, lineage.environment)
+    if changes:
+        pulse.note(f"bit equality is not promised for this resume: {'; '.join(changes)}")
+
+
+def require_steps(trainer: Any, prepared: data.Prepared, manifest: Manifest | None, settings: Settings) -> None:
+    """Refuse a resume whose job would now have another number of steps: its rows would not be the ones left."""
+    if manifest is None:
+        return
+    group = settings.train.batch_size * settings.train.gradient_accumulation_steps
+    batches = -(-len(prepared.train) // settings.train.batch_size)
+    steps = -(-batches // settings.train.gradient_accumulation_steps) * settings.train.epochs
+    if steps != manifest.job_total:
+        raise MismatchError(
+            "The job has another number of steps than when it was saved",
+            found=f"{steps} steps of {group} rows",
+            expected=f"{manifest.job_total} steps",
+            fix="set batch_size, accumulation, epochs and packing back, or retry the job",
+        )
