@@ -48,7 +48,7 @@ def main(folder: Path) -> ExitCode:
     bell.ring_on_signals(lambda: _note_signal(context))
     _begin(context, now)
     loop.run(context, bell)
-    connection.close()
+    context.close()
     logging.shutdown()
     return ExitCode.CANNOT_WRITE if context.is_lost else ExitCode.OK
 

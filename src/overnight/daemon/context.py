@@ -17,6 +17,7 @@ from overnight.daemon.errands import Errands
 from overnight.daemon.wishes import Stop, Wishes
 from overnight.database import events
 from overnight.disk.layout import Layout
+from overnight.disk.logs import Pump
 from overnight.domain.attempt import Heartbeat
 from overnight.domain.config import Settings
 from overnight.domain.errors import OvernightError
@@ -73,7 +74,7 @@ class Context:
     errands: Errands
     started_at: float  # unix seconds
     config_problem: OvernightError | None = None
-    config_looks: object = None
+    config_looks: object = ()  # of the file that was read last; None where there was no file
     launcher: Launcher | None = None
     wishes: Wishes = field(default_factory=Wishes)
     signals: int = 0  # how often it was asked to end
@@ -81,6 +82,7 @@ class Context:
     is_lost: bool = False  # the workspace was moved or removed under us
     watched: Watched | None = None
     standing: Standing = field(default_factory=Standing)
+    pump: Pump | None = None
     helpers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
@@ -110,3 +112,9 @@ class Context:
         if (self.standing.state, self.standing.reason) != (state, reason):
             self.standing = Standing(state=state, reason=reason, since=at)
             self.log.info("%s: %s", state, reason)
+
+    def close(self) -> None:
+        """Give back what is open; processes go on."""
+        if self.pump is not None:
+            self.pump.close()
+        self.connection.close()

@@ -44,21 +44,9 @@ class Plan:
 
 def dispatch_next(context: Context, now: Moment) -> None:
     """Launch the next attempt where nothing speaks against it; else say what does."""
-    if queue.open_attempts(context.connection) or queue.running(context.connection) is not None:
-        return
-    if wishes.is_leaving(context.wishes, signals=context.signals):
-        context.stand("stopping", "everything ends", at=now.unix)
-        return
-    if context.wishes.paused is not None:
-        context.stand("paused", context.wishes.paused, at=now.unix)
-        return
-    job, wait = _choose(context, now)
+    job = _next_job(context, now)
     if job is None:
-        _rest(context, wait, now)
-        return
-    hindrance = _hindrance(context)
-    if hindrance is not None:
-        _wait(context, hindrance, now)
+        context.errands.forget("newest")  # when work goes on, the disk may be another one
         return
     found = _read_checkpoints(context, now)
     if found is not None:
@@ -67,6 +55,27 @@ def dispatch_next(context: Context, now: Moment) -> None:
         again, _ = _choose(context, now)  # what was read may differ from what it looked like
         if again is not None and again.id == job.id:
             _launch(context, job, plan_of(job, newest, context.limits), now)
+
+
+def _next_job(context: Context, now: Moment) -> Job | None:
+    """Return the job to launch now, or None after saying why there is none."""
+    if queue.open_attempts(context.connection) or queue.running(context.connection) is not None:
+        return None
+    if wishes.is_leaving(context.wishes, signals=context.signals):
+        context.stand("stopping", "everything ends", at=now.unix)
+        return None
+    if context.wishes.paused is not None:
+        context.stand("paused", context.wishes.paused, at=now.unix)
+        return None
+    job, wait = _choose(context, now)
+    if job is None:
+        _rest(context, wait, now)
+        return None
+    hindrance = _hindrance(context)
+    if hindrance is not None:
+        _wait(context, hindrance, now)
+        return None
+    return job
 
 
 def _rest(context: Context, wait: str, now: Moment) -> None:

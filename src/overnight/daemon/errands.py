@@ -26,20 +26,28 @@ class Errands:
         self._wake = wake
         self._threads: dict[str, threading.Thread] = {}
         self._answers: dict[str, Done[Any] | Exception] = {}
+        self._unwanted: set[str] = set()
 
     def ask(self, name: str, work: Callable[[], Answer]) -> Done[Answer] | None:
         """Return the answer, once, or None while it is worked out. Raises what the work raised."""
         answer = self._answers.pop(name, None)
         if answer is not None:
             self._threads.pop(name).join()
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
+            if name not in self._unwanted:
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+            self._unwanted.remove(name)
         if name not in self._threads:
             thread = threading.Thread(target=self._run, args=(name, work), name=name, daemon=True)
             self._threads[name] = thread
             thread.start()
         return None
+
+    def forget(self, name: str) -> None:
+        """Throw an answer away, also one that is still to come: the world has changed since it was asked."""
+        if name in self._threads:
+            self._unwanted.add(name)
 
     def _run(self, name: str, work: Callable[[], Any]) -> None:
         try:

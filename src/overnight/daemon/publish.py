@@ -99,10 +99,9 @@ def _say_status(context: Context, now: Moment) -> None:
 
 def pump_log(context: Context, now: Moment) -> None:
     """Copy what the trainer printed into logs/trainer.log."""
-    pump: Pump | None = context.memory.get("pump")
-    if pump is None:
-        layout = context.layout
-        pump = context.memory["pump"] = Pump(layout.log("trainer"), layout.state / "trainer_log.json")
+    if context.pump is None:
+        context.pump = Pump(context.layout.log("trainer"), context.layout.state / "trainer_log.json")
+    pump = context.pump
     latest = context.memory.get("pumped") or pump.attempt
     more = pump.pump(context.layout.attempt(latest) / "trainer.log", latest) if latest else False
     if not more:

@@ -109,6 +109,10 @@ class Pump:
             os.truncate(source, 0)
         return bool(data)
 
+    def close(self) -> None:
+        """Close the target; what was not yet pumped is found again."""
+        self._handler.close()
+
     def _lines(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         for line in lines:

@@ -6,8 +6,8 @@ For tests of the daemon and a look at it on any machine. Like the real one it re
 row, their order, the seed and the learning rate. Each checkpoint carries the ledger of all rows consumed so far.
 
 Options stand in the environment variable OVERNIGHT_SIMULATED as ``name=value``, separated by commas: ``step_s`` and
-``load_s`` (seconds), ``fault=KIND@STEP[:ATTEMPTS]`` (step within the job; 0 is while loading; the first so many attempts
-of a job only).
+``load_s`` (seconds), ``fault=KIND@STEP[:ATTEMPTS]``: at a step within the job (0 is while loading), in the first so many
+attempts of each job.
 """
 
 from __future__ import annotations

@@ -1,0 +1,18 @@
+"""What tests of several floors share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simulated_rig import Rig
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """Give a workspace whose trainers are simulated; everything that it started is ended afterwards."""
+    made = Rig(tmp_path / "workspace", monkeypatch)
+    yield made
+    made.end()
