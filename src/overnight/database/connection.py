@@ -34,7 +34,10 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         _migrate(connection)
-    except (sqlite3.DatabaseError, OvernightError) as error:
+    except OvernightError:
+        connection.close()
+        raise
+    except sqlite3.DatabaseError as error:
         connection.close()
         raise _told(error, path) from error
     return connection
@@ -49,7 +52,10 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA query_only=ON")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         _refuse_newer(version)
-    except (sqlite3.DatabaseError, OvernightError) as error:
+    except OvernightError:
+        connection.close()
+        raise
+    except sqlite3.DatabaseError as error:
         connection.close()
         raise _told(error, path) from error
     if version < VERSION:
@@ -67,9 +73,7 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _told(error: sqlite3.DatabaseError | OvernightError, path: Path) -> OvernightError:
-    if isinstance(error, OvernightError):
-        return error
+def _told(error: sqlite3.DatabaseError, path: Path) -> OvernightError:
     return translated(error, path) if isinstance(error, sqlite3.OperationalError) else damaged(error, path)
 
 
@@ -79,7 +83,7 @@ def damaged(error: sqlite3.DatabaseError, path: Path) -> OvernightError:
         "The database is damaged",
         found=f"{path}: {error}",
         expected="an SQLite database",
-        fix="end everything with overnight down, then restore it from a backup; the checkpoints are not touched by this",
+        fix="end everything with overnight down, then restore it from a backup; the checkpoints stay",
         code="database",
     )
 
