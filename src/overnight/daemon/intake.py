@@ -7,21 +7,18 @@ in them must not harm the loop. What cannot be taken stays where it is, is never
 from __future__ import annotations
 
 import os
-import stat
 import time
 from dataclasses import dataclass, field
 
 from overnight.daemon import claims
 from overnight.daemon.context import Context, Moment
+from overnight.disk import inbox as inbox_rules
 from overnight.disk.writers import is_open_for_writing
 from overnight.domain.errors import DiskError
 from overnight.domain.printable import shown
 
 BUDGET_S = 0.1
 """What one tick spends on the inbox at most: ten thousand files must not blind the loop."""
-
-UNFINISHED = (".part", ".tmp")
-TAKEN = ".jsonl"
 
 Looks = tuple[int, int, int, int]
 
@@ -71,7 +68,7 @@ def _look(context: Context, inbox: Inbox, now: Moment) -> None:
     context.forget("inbox")
     names: set[str] = set()
     for entry in entries:
-        if entry.name.startswith(".") or entry.name.lower().endswith(UNFINISHED):
+        if inbox_rules.is_left_alone(entry.name):
             continue
         names.add(entry.name)
         _consider(context, inbox, entry, now, settle_s=settings.settle_s)
@@ -92,7 +89,7 @@ def _consider(context: Context, inbox: Inbox, entry: os.DirEntry[str], now: Mome
         facts = entry.stat(follow_symlinks=False)
     except OSError:
         return  # it vanished: the next look will say so
-    why = _refusal(entry.name, facts.st_mode)
+    why = inbox_rules.why_not_taken(entry.name, facts.st_mode)
     if why is not None:
         inbox.seen.pop(entry.name, None)
         _refuse(context, inbox, entry.name, why, now)
@@ -103,24 +100,6 @@ def _consider(context: Context, inbox: Inbox, entry: os.DirEntry[str], now: Mome
         seen = inbox.seen[entry.name] = Seen(looks=looks, since=now.boot)
     if seen.settled is None and now.boot - seen.since >= settle_s:
         seen.settled = inbox.look
-
-
-def _refusal(name: str, mode: int) -> str | None:
-    """Return why a name is never taken, or None."""
-    kinds = {
-        stat.S_IFDIR: "it is a folder: put the files themselves into the inbox",
-        stat.S_IFLNK: "it is a link: put the file itself into the inbox",
-        stat.S_IFIFO: "it is a FIFO, not a file",
-        stat.S_IFSOCK: "it is a socket, not a file",
-        stat.S_IFCHR: "it is a device, not a file",
-        stat.S_IFBLK: "it is a device, not a file",
-    }
-    kind = kinds.get(stat.S_IFMT(mode))
-    if kind is not None:
-        return kind
-    if not name.lower().endswith(TAKEN):
-        return "its name does not end in .jsonl: one JSON object a line is what is trained"
-    return None
 
 
 def _refuse(context: Context, inbox: Inbox, name: str, why: str, now: Moment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -48,13 +49,15 @@ class Local:
                 child.wait()
                 raise launch_error(OSError("the new process ended at once"), what="The trainer")
             handle = f"{self.prefix}:{identity}"
-            self._children[handle] = child
-            record(handle)  # where this raises, the gate closes without a word and nothing runs
             try:
+                record(handle)
+            except BaseException:
+                gate.close()  # without a word: nothing runs
+                child.wait()
+                raise
+            self._children[handle] = child
+            with contextlib.suppress(BrokenPipeError):  # somebody killed it already: the next poll tells
                 gate.write(b"go\n")
-                gate.flush()
-            except BrokenPipeError:
-                pass  # somebody killed it already: the next poll tells
         return handle
 
     def _spawn(self, folder: Path, *, workspace: Path) -> subprocess.Popen[bytes]:
