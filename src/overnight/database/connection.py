@@ -10,6 +10,9 @@ from pathlib import Path
 
 from overnight.domain.errors import DiskError, OvernightError
 
+Connection = sqlite3.Connection
+"""For the floors above, which do not import sqlite3."""
+
 VERSION = 1
 """The format that this program writes (PRAGMA user_version)."""
 

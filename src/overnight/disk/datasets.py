@@ -39,7 +39,7 @@ class Dataset:
         return self.folder / "rows.jsonl"
 
     @property
-    def fingerprints_file(self) -> Path:
+    def hashes_file(self) -> Path:
         """Sorted hashes of the rows."""
         return self.folder / "fingerprints.npy"
 

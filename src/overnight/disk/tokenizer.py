@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,19 @@ def load_encoder(folder: Path, *, today: datetime.date = FROZEN_DATE) -> Encoder
         special_tokens=special,
         today=today,
     )
+
+
+def cached_folder(hub_id: str) -> Path | None:
+    """Return where the Hub's own cache holds a model, or None; asks no network."""
+    home = os.environ.get("HF_HUB_CACHE") or os.path.join(
+        os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface"), "hub"
+    )
+    model = Path(home) / f"models--{hub_id.replace('/', '--')}"
+    try:
+        folder = model / "snapshots" / (model / "refs" / "main").read_text().strip()
+    except (OSError, ValueError):
+        return None
+    return folder if (folder / "tokenizer.json").exists() else None
 
 
 def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:

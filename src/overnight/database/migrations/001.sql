@@ -24,6 +24,7 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_by_state ON jobs (state, priority, id);
 CREATE INDEX jobs_by_sha256 ON jobs (sha256);
+CREATE INDEX jobs_by_file ON jobs (file, id);
 CREATE INDEX jobs_unfiled ON jobs (filed) WHERE filed = 0;
 
 CREATE TABLE attempts (
