@@ -1,0 +1,63 @@
+"""The command line, called as the process calls it: words in, exit code, stdout and stderr out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overnight import cli
+from overnight.disk.layout import Layout
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one object on stdout."""
+        lines = self.out.splitlines()
+        assert len(lines) == 1, self.out
+        return dict(json.loads(lines[0]))
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("OVERNIGHT_WORKSPACE", raising=False)
+
+    def run_words(*words: str) -> Said:
+        capsys.readouterr()
+        code = cli.run(list(words))
+        told = capsys.readouterr()
+        return Said(code, told.out, told.err)
+
+    return run_words
+
+
+@pytest.fixture
+def layout(tmp_path: Path, run: Run) -> Layout:
+    assert run("init", str(tmp_path / "workspace"), "--base-model", "builtin:tiny").code == 0
+    return Layout(tmp_path / "workspace")
+
+
+@pytest.fixture
+def inside(layout: Layout, run: Run) -> Run:
+    """Run a verb inside the workspace."""
+
+    def run_inside(*words: str) -> Said:
+        return run("-C", str(layout.root), *words)
+
+    return run_inside
