@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from overnight.database import events, queue
+from overnight.database import arrivals, events, queue
 from overnight.database.connection import Connection
 from overnight.disk import base_models, claims, datasets, files, tokenizer, views
 from overnight.disk.claims import Claim
@@ -93,9 +93,9 @@ def take(
     """Make a job of a claimed file, or finish what a crash interrupted. The claim stays where it raises."""
     with files.lock_folder(layout.claimed / claim) as is_ours:
         if not is_ours:
-            return Taken(claim=claim, job=queue.find_by_claim(connection, claim), validation=None)
+            return Taken(claim=claim, job=arrivals.find_by_claim(connection, claim), validation=None)
         found = claims.find(layout, claim)
-        job = queue.find_by_claim(connection, claim)
+        job = arrivals.find_by_claim(connection, claim)
         validation = None
         if found.file is not None:
             claims.make_durable(layout, found)
@@ -135,7 +135,7 @@ def _judge(
 
 def _submit(connection: Connection, claim: Claim, validation: Validation, *, now: float) -> Job:
     assert claim.file is not None
-    known = queue.find_by_claim(connection, claim.id)
+    known = arrivals.find_by_claim(connection, claim.id)
     if known is not None:
         return known
     earlier = queue.earlier_with(connection, validation.sha256)
@@ -186,7 +186,7 @@ def _accounting(validation: Validation, earlier: list[Job]) -> dict[str, Any]:
 
 def _file(layout: Layout, connection: Connection, job: Job, source: Path, validation: Validation | None) -> None:
     """Move the user's file out of the claim, to where people see what became of it."""
-    is_first = queue.is_first_of_its_name(connection, job)
+    is_first = arrivals.is_first_of_its_name(connection, job)
     if job.state is JobState.REJECTED:
         assert validation is not None
         report = {**validation.to_json(), "file": job.file, "job": job.id, "reason": job.reason}

@@ -85,18 +85,6 @@ def find(connection: sqlite3.Connection, job: int) -> Job | None:
     return _to_job(row) if row is not None else None
 
 
-def find_by_claim(connection: sqlite3.Connection, claim: str) -> Job | None:
-    """Return the job that a claimed file became, or None."""
-    row = connection.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE claim = ?", (claim,)).fetchone()
-    return _to_job(row) if row is not None else None
-
-
-def is_first_of_its_name(connection: sqlite3.Connection, job: Job) -> bool:
-    """Return whether no earlier job's file had the same name."""
-    row = connection.execute("SELECT 1 FROM jobs WHERE file = ? AND id < ? LIMIT 1", (job.file, job.id)).fetchone()
-    return row is None
-
-
 def accounting(connection: sqlite3.Connection, job: int) -> dict[str, Any]:
     """Return what was counted of a job's rows and tokens."""
     row = connection.execute("SELECT accounting FROM jobs WHERE id = ?", (job,)).fetchone()

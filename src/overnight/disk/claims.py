@@ -27,6 +27,8 @@ from overnight.domain.job import Priority
 from overnight.domain.names import safe_name
 
 _NEW = ".new-"
+_newest: dict[Path, int] = {}
+"""The newest stamp that this process knows of each folder of claims."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +54,10 @@ def claim_by_rename(layout: Layout, path: Path, *, at: float, priority: Priority
     with _new_folder(layout) as folder:
         claim = _publish(layout, folder, at, priority)
         try:
-            os.rename(path, claim / path.name)
+            files.rename(path, claim / path.name)
         except OSError as error:
             with contextlib.suppress(OSError):
-                claim.rmdir()
+                files.remove_empty_folder(claim)
             if files.is_disk_trouble(error):
                 raise files.disk_error(error, claim) from error
             raise
@@ -93,10 +95,12 @@ def _new_folder(layout: Layout) -> Iterator[Path]:
 
 def _publish(layout: Layout, folder: Path, at: float, priority: Priority) -> Path:
     """Give a folder its final name: later than all that wait, also where the clock went back."""
-    newest = max((_stamp(name) for name in pending(layout)), default=0)
-    stamp = max(int(at * 1_000_000), newest + 1)
+    before = _newest.get(layout.claimed)
+    if before is None:  # listed once: ten thousand claims must not be listed ten thousand times
+        before = max((_stamp(name) for name in pending(layout)), default=0)
+    stamp = _newest[layout.claimed] = max(int(at * 1_000_000), before + 1)
     claim = layout.claimed / f"{stamp:020d}-{priority.value}-{secrets.token_hex(4)}"
-    os.rename(folder, claim)
+    files.rename(folder, claim)
     return claim
 
 
@@ -134,7 +138,7 @@ def make_durable(layout: Layout, claim: Claim) -> None:
 def finish(layout: Layout, claim: Claim) -> None:
     """Remove a claim whose file has been moved on. Raises DiskError where a file is still in it."""
     try:
-        claim.folder.rmdir()
+        files.remove_empty_folder(claim.folder)
     except FileNotFoundError:
         return
     except OSError as error:

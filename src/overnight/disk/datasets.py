@@ -142,7 +142,7 @@ def _keep(staging: Path, target: Path) -> None:
     if is_whole(Dataset(id=target.name, folder=target)):
         return
     aside = target.with_name(f".incoming-damaged-{secrets.token_hex(4)}")
-    os.rename(target, aside)
+    files.rename(target, aside)
     files.rename_durably(staging, target)
     files.remove_tree(aside, inside=target.parent)
 

@@ -163,6 +163,11 @@ def rename_durably(source: Path, target: Path) -> None:
         sync_directory(source.parent)
 
 
+def rename(source: Path, target: Path) -> None:
+    """Rename inside one file system; whoever needs it to survive a power cut syncs the directories."""
+    os.rename(source, target)
+
+
 def copy_durably(source: Path, target: Path) -> None:
     """Copy a file's bytes to a new name that appears complete or not at all. Raises DiskError."""
     temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -248,6 +253,11 @@ def blake3_of_text(text: str) -> str:
 def remove_file(path: Path) -> None:
     """Remove a file or a link itself; no error where it is gone."""
     path.unlink(missing_ok=True)
+
+
+def remove_empty_folder(path: Path) -> None:
+    """Remove a folder in which nothing lies. Errors pass as OSError."""
+    path.rmdir()
 
 
 def remove_tree(path: Path, *, inside: Path) -> None:

@@ -156,4 +156,4 @@ def _write_report(path: Path, report: dict[str, Any]) -> None:
 
 def _remove_report(path: Path) -> None:
     with contextlib.suppress(OSError):
-        path.with_name(path.name + REPORT).unlink()
+        files.remove_file(path.with_name(path.name + REPORT))

@@ -14,12 +14,13 @@ from __future__ import annotations
 import bisect
 import datetime
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
+from overnight.domain.answer_places import PlaceFinder, Span
 from overnight.domain.errors import DataError
 from overnight.domain.rows import Chat, Completion, Message, Row, RowCode, RowProblem, Text, problem
 from overnight.domain.templates import FROZEN_DATE, ChatTemplate
@@ -70,30 +71,12 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    start: int  # of an answer: where its turn is opened
-    end: int
-    said_at: int | None = None  # where the content itself begins, where that is later
-
-    @property
-    def said(self) -> int:
-        """Return where the content itself begins."""
-        return self.start if self.said_at is None else self.said_at
-
-
-@dataclass(frozen=True, slots=True)
-class _Marks:
-    starts: dict[int, int]  # by message
-    ends: dict[int, int]
-
-
-@dataclass(frozen=True, slots=True)
 class _Layout:
     """A row as text, with places in characters."""
 
     text: str
-    learnt: tuple[_Span, ...]
-    typed: tuple[_Span, ...] = ()  # special tokens to be read as plain text
+    learnt: tuple[Span, ...]
+    typed: tuple[Span, ...] = ()  # special tokens to be read as plain text
     num_typed: int = 0
     needs_end: bool = True  # the text ends with something learnt: an end token must follow
     is_plain: bool = False  # framed as the tokenizer frames plain text
@@ -127,36 +110,26 @@ class Encoder:
         self.eos_id: int = eos
         names = dict(special_tokens or {})
         names.setdefault("eos_token", str(eos_token))
-        self._prefix, self._suffix = _frame(tokenizer)
-        # A copy without post-processor: it only adds tokens and narrows offsets.
-        self._tokenizer = _bare(tokenizer)
-        self._literal = _bare(tokenizer)
-        self._literal.encode_special_tokens = True
+        self._tokenizer = _copy(tokenizer)
+        self._prefix, self._suffix = _frame(self._tokenizer)
+        self._tokenizer.post_processor = None  # it only adds tokens and narrows offsets
+        self._as_text: Tokenizer | None = None
         added: dict[int, AddedToken] = tokenizer.get_added_tokens_decoder()
         self._special = {number: token.content for number, token in added.items() if token.special}
         words = sorted({word for word in self._special.values() if word}, key=len, reverse=True)
         self._typed = re.compile("|".join(map(re.escape, words)) or "(?!)")
         self._newline: list[int] = self._tokenizer.encode("\n", add_special_tokens=False).ids
         self._roles: dict[tuple[str, ...], str | None] = {}
-        self._trims = False
         self._template: ChatTemplate | None = None
-        self._turn = ""
-        self._openers: set[int] = {eos_id for eos_id in (tokenizer.token_to_id(names.get("bos_token", "")),) if eos_id}
+        self._places: PlaceFinder | None = None
+        bos = tokenizer.token_to_id(names.get("bos_token", ""))
+        self._openers: set[int] = set() if bos is None else {bos}  # special tokens that open a turn or a text
         if chat_template:
             self._template = ChatTemplate(chat_template, special_tokens=names, today=today)
-            self._probe()
+            self._places = PlaceFinder(self._template)
+            opening = self._tokenizer.encode(self._places.turn, add_special_tokens=False).ids
+            self._openers |= {number for number in opening if number in self._special}
         self._openers.discard(self.eos_id)
-
-    def _probe(self) -> None:
-        """Learn how the template opens an answer."""
-        assert self._template is not None
-        asked = [Message("user", "a")]
-        self._template.render([*asked, Message("assistant", "b")])
-        plain, opened = self._template.render(asked), self._template.render(asked, add_generation_prompt=True)
-        if opened.startswith(plain):
-            self._turn = opened[len(plain) :]
-            ids = self._tokenizer.encode(self._turn, add_special_tokens=False).ids
-            self._openers |= {number for number in ids if number in self._special}
 
     # public
 
@@ -206,15 +179,15 @@ class Encoder:
         if isinstance(row, Chat) and self._template is None and not row.needs_template:
             row = _without_template(row)
         if isinstance(row, Text):
-            return _Layout(row.text, (_Span(0, len(row.text)),), is_plain=True)
+            return _Layout(row.text, (Span(0, len(row.text)),), is_plain=True)
         if isinstance(row, Completion):
             text = row.prompt + row.completion
             start = 0 if supervise == "all" else len(row.prompt)
-            return _Layout(text, (_Span(start, len(text)),), is_plain=True)
+            return _Layout(text, (Span(start, len(text)),), is_plain=True)
         return self._lay_out_chat(row, supervise)
 
     def _lay_out_chat(self, row: Chat, supervise: Supervise) -> _Layout:
-        if self._template is None:
+        if self._template is None or self._places is None:
             raise DataError(
                 "The base model has no chat template, and the rows are conversations",
                 found="a tokenizer without chat_template",
@@ -224,56 +197,23 @@ class Encoder:
                 code="no_chat_template",
             )
         text = self._template.render(row.messages)
-        places = self._places(self._template, row.messages, text)
+        places = self._places.find(row.messages, text)
         turns = _learnt_turns(row, supervise)
         learnt = tuple(places[index] for index in turns)
         has_typed = any(self._typed.search(message.content) for message in row.messages)
         return _Layout(
             text,
-            (_Span(0, len(text)),) if supervise == "all" else learnt,
+            (Span(0, len(text)),) if supervise == "all" else learnt,
             typed=tuple(self._typed_in(text, places)) if has_typed else (),
             num_typed=sum(len(self._typed.findall(message.content)) for message in row.messages) if has_typed else 0,
             needs_end=bool(turns) and turns[-1] == len(row.messages) - 1,
         )
 
-    def _typed_in(self, text: str, places: list[_Span]) -> Iterator[_Span]:
+    def _typed_in(self, text: str, places: list[Span]) -> Iterator[Span]:
         """Yield where special tokens stand inside what people said."""
         for place in sorted(places, key=lambda place: place.start):
             for found in self._typed.finditer(text, place.said, place.end):
-                yield _Span(found.start(), found.end())
-
-    def _places(self, template: ChatTemplate, messages: Sequence[Message], text: str) -> list[_Span]:
-        """Return where each message's content stands in the rendered text; an answer begins where its turn opens."""
-        mark = _free_character(text)
-        for trims in (self._trims, not self._trims):
-            marked = template.render([_marked(message, mark, index, trims) for index, message in enumerate(messages)])
-            marks = _read_marks(marked, mark, text)
-            places = self._open_turns(text, marks, messages) if marks is not None else None
-            if places is not None:
-                self._trims = trims
-                return places
-        return _places_by_prefix(template, messages, text)
-
-    def _open_turns(self, text: str, marks: _Marks, messages: Sequence[Message]) -> list[_Span] | None:
-        """Let answers begin right after the words that open the assistant's turn; None where one is not found."""
-        places: list[_Span] = []
-        for index, message in enumerate(messages):
-            start, end = marks.starts.get(index), marks.ends.get(index)
-            if message.role != "assistant" or not message.content.strip():
-                if (start is None) != (end is None):
-                    return None  # only a part of it is written: what it says cannot be told from the template
-                places.append(_Span(start, end) if start is not None and end is not None else _Span(0, 0))
-                continue
-            if end is None:
-                return None
-            said = start if start is not None else end
-            # From the last thing said before, up to this content, stands only the template's own text.
-            before = max((other for other in marks.ends.values() if other <= said and other != end), default=0)
-            opened = text.find(self._turn, before, said) if self._turn else -1
-            if opened < 0 and start is None:
-                return None
-            places.append(_Span(opened + len(self._turn) if opened >= 0 else said, end, said_at=said))
-        return places
+                yield Span(found.start(), found.end())
 
     # from text with places to tokens
 
@@ -290,11 +230,15 @@ class Encoder:
         offsets: list[tuple[int, int]] = []
         num_forged = 0
         position = 0
-        borders = [*layout.typed, _Span(len(layout.text), len(layout.text))]
+        if self._as_text is None:
+            self._as_text = _copy(self._tokenizer)
+            self._as_text.encode_special_tokens = True
+        as_text = self._as_text
+        borders = [*layout.typed, Span(len(layout.text), len(layout.text))]
         for typed in borders:
             self._add_piece(self._tokenizer, layout.text[position : typed.start], position, ids, offsets)
             known = len(ids)
-            self._add_piece(self._literal, layout.text[typed.start : typed.end], typed.start, ids, offsets)
+            self._add_piece(as_text, layout.text[typed.start : typed.end], typed.start, ids, offsets)
             num_forged += any(number in self._special for number in ids[known:])
             position = typed.end
         num_forged += layout.num_typed - len(layout.typed)
@@ -373,9 +317,8 @@ def _cut(ids: list[int], is_learnt: bytearray, max_length: int) -> Encoded:
     return Encoded(input_ids=ids[:kept], labels=labels, counts=counts)
 
 
-def _bare(tokenizer: Tokenizer) -> Tokenizer:
+def _copy(tokenizer: Tokenizer) -> Tokenizer:
     copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.post_processor = None
     copy.no_truncation()
     copy.no_padding()
     return copy
@@ -409,59 +352,3 @@ def _learnt_turns(row: Chat, supervise: Supervise) -> list[int]:
     ]
     is_completion = supervise == "completion" and row.first_learnt == 0
     return turns[-1:] if is_completion else turns
-
-
-def _free_character(text: str) -> str:
-    """Return a private-use character that does not occur."""
-    return next(char for number in range(0x10F800, 0x10FFFD) if (char := chr(number)) not in text)
-
-
-def _marked(message: Message, mark: str, index: int, trims: bool) -> Message:
-    """Put a content between marks; with ``trims`` inside its outer blanks, which the template may then cut away."""
-    content = message.content
-    core = content.strip()
-    if not core:
-        return message
-    if not trims:
-        return Message(message.role, f"{mark}a{index}{mark}{content}{mark}z{index}{mark}")
-    lead, trail = content[: len(content) - len(content.lstrip())], content[len(content.rstrip()) :]
-    return Message(message.role, f"{lead}{mark}a{index}{mark}{core}{mark}z{index}{mark}{trail}")
-
-
-def _read_marks(marked: str, mark: str, text: str) -> _Marks | None:
-    """Return where each content stands in the text; None where the marks changed more than themselves."""
-    pieces = marked.split(mark)
-    if len(pieces) % 2 == 0 or "".join(pieces[::2]) != text:
-        return None
-    starts: dict[int, int] = {}
-    ends: dict[int, int] = {}
-    position = len(pieces[0])
-    for name, piece in zip(pieces[1::2], pieces[2::2], strict=True):
-        places = starts if name[0] == "a" else ends
-        number = int(name[1:])
-        if number in places:
-            return None  # said twice: no telling which one is the answer
-        places[number] = position
-        position += len(piece)
-    return _Marks(starts, ends)
-
-
-def _places_by_prefix(template: ChatTemplate, messages: Sequence[Message], text: str) -> list[_Span]:
-    """Find answers by rendering the conversation up to each of them; for templates that change what is said."""
-    spans: list[_Span] = []
-    for index, message in enumerate(messages):
-        if message.role != "assistant":
-            spans.append(_Span(0, 0))
-            continue
-        before = template.render(messages[:index], add_generation_prompt=True)
-        after = template.render(messages[: index + 1])
-        if not text.startswith(before) or not text.startswith(after) or len(after) <= len(before):
-            raise DataError(
-                "The chat template hides where an answer stands",
-                found=f"message {index + 1} is not written in one piece",
-                expected="a template that writes each message as it is, in order",
-                fix="use a plainer chat template (chat_template.jinja in the base model's folder)",
-                code="template_refused",
-            )
-        spans.append(_Span(len(before), len(after)))
-    return spans

@@ -1,0 +1,20 @@
+"""What intake asks of the jobs: which claim became which job, and which names and contents came before."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from overnight.database import queue
+from overnight.domain.job import Job
+
+
+def find_by_claim(connection: sqlite3.Connection, claim: str) -> Job | None:
+    """Return the job that a claimed file became, or None."""
+    row = connection.execute("SELECT id FROM jobs WHERE claim = ?", (claim,)).fetchone()
+    return queue.find(connection, row[0]) if row is not None else None
+
+
+def is_first_of_its_name(connection: sqlite3.Connection, job: Job) -> bool:
+    """Return whether no earlier job's file had the same name."""
+    row = connection.execute("SELECT 1 FROM jobs WHERE file = ? AND id < ? LIMIT 1", (job.file, job.id)).fetchone()
+    return row is None
