@@ -134,7 +134,7 @@ class Rig:
             report = fit.fit(run)
         except AskedToLeave as asked:
             report = entry.left_early(pulse, asked)
-        except Exception as error:
+        except BaseException as error:  # as the trainer's own border does
             report = entry.crashed(pulse, error)
         finally:
             for number, handler in before.items():

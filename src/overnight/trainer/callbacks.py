@@ -278,6 +278,6 @@ class Striker(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 def spoil(model: Any) -> None:
-    """Put a NaN into the first trained tensor."""
+    """Put a NaN into the last trained tensor."""
     with torch.no_grad():
-        next(tensor for tensor in model.parameters() if tensor.requires_grad).view(-1)[0] = math.nan
+        [tensor for tensor in model.parameters() if tensor.requires_grad][-1].view(-1)[0] = math.nan

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 VARIABLE = "OVERNIGHT_FAULT"
 SLEEP_S = 3600.0
+SLOW_S = 1.5
 
 
 class PlannedFault(RuntimeError):
@@ -37,6 +38,7 @@ ACTIONS: dict[str, Callable[[], None]] = {
     "term": lambda: signal.raise_signal(signal.SIGTERM),
     "segv": lambda: signal.raise_signal(signal.SIGSEGV),
     "sleep": lambda: time.sleep(SLEEP_S),
+    "slow": lambda: time.sleep(SLOW_S),
     "raise": lambda: _raise(PlannedFault("a planned fault")),
     "system_exit": lambda: _raise(SystemExit(0)),
     "interrupt": lambda: _raise(KeyboardInterrupt()),
