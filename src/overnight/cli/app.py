@@ -21,6 +21,7 @@ class Invocation:
 
     workspace: Path
     debug: bool
+    is_named: bool  # by -C or the environment; else it is the current folder
 
 
 app = typer.Typer(
@@ -65,8 +66,8 @@ def global_options(
     ] = False,
 ) -> None:
     """Unattended fine-tuning that is there in the morning."""
-    named = workspace or Path(os.environ.get("OVERNIGHT_WORKSPACE") or ".")
-    context.obj = Invocation(workspace=named, debug=debug)
+    named = workspace or os.environ.get("OVERNIGHT_WORKSPACE")
+    context.obj = Invocation(workspace=Path(named or "."), debug=debug, is_named=bool(named))
 
 
 def is_debugging(words: list[str]) -> bool:
@@ -84,6 +85,14 @@ def layout_of(context: typer.Context) -> Layout:
     from overnight.disk.workspace import open_workspace
 
     return open_workspace(context.obj.workspace)
+
+
+def is_in_workspace(context: typer.Context) -> bool:
+    """Return whether the command line names a workspace, or stands in one; a named one that is none is refused."""
+    from overnight.disk.layout import Layout
+    from overnight.disk.workspace import is_workspace
+
+    return context.obj.is_named or is_workspace(Layout(Path.cwd()))
 
 
 @contextmanager

@@ -4,20 +4,113 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from overnight.cli import output
-from overnight.cli.app import Job, Json, NoWait, app, opened, opened_for_reading
+from overnight.cli.app import Job, Json, NoWait, app, is_in_workspace, opened, opened_for_reading
+from overnight.domain.errors import ExitCode
 from overnight.domain.job import ENDED, JobState, Priority
 
 if TYPE_CHECKING:
+    from overnight.control.adding import Added
     from overnight.control.jobs import Outcome
     from overnight.disk.layout import Layout
     from overnight.domain import job as jobs
 
 RECENT = 10
+PROBLEMS_SHOWN = 20
+REASON_WIDTH = 80
+CODES_OF_ADD = {True: ExitCode.BAD_DATA, False: ExitCode.USAGE}
+
+
+@app.command(short_help="Validate and queue copies of files.")
+def add(
+    context: typer.Context,
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Data files, one JSON object a line.", show_default=False)
+    ],
+    priority: Annotated[Priority, typer.Option("--priority", help="Where it is to wait.")] = Priority.NORMAL,
+    as_json: Json = False,
+) -> None:
+    """Validate files and queue a copy of each; exit code 65 where one is rejected. Works with the daemon down.
+
+    The same content as before is trained again, and told.
+    """
+    from overnight.cli import progress
+    from overnight.control.adding import Adding
+    from overnight.disk import config
+
+    with opened(context) as (layout, connection):
+        adding = Adding(layout, connection, config.read(layout))
+        done = []
+        for source in sources:
+            with progress.shown_for(source) as report:
+                one = adding.add(source, priority=priority, progress=report)
+            done.append(one)
+            if not as_json:
+                _tell_added(one, layout)
+    if as_json:
+        errors = [{"file": str(one.source), **output.error_json(one.error)} for one in done if one.error is not None]
+        added = [{**job_json(one.job), "warnings": one.warnings} for one in done if one.job is not None]
+        output.print_json({"ok": all(one.is_queued for one in done), "jobs": added, "errors": errors})
+    if not all(one.is_queued for one in done):
+        raise typer.Exit(int(CODES_OF_ADD[any(one.job is not None and not one.is_queued for one in done)]))
+
+
+@app.command(short_help="Check a data file without queueing it.")
+def validate(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="One JSON object a line.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Check a data file without queueing it: rows, formats, tokens, every bad line by number; 65 where it is refused.
+
+    In a workspace by its settings and its tokenizer; elsewhere rows and formats only.
+    """
+    from overnight.cli import progress, report
+    from overnight.control import adding
+    from overnight.disk import config
+
+    layout, settings, trained = None, None, list[str]()
+    if is_in_workspace(context):
+        with opened_for_reading(context) as (layout, connection):
+            settings, trained = config.read(layout), _trained(connection)
+    with progress.shown_for(source) as told:
+        found = adding.validate(source, layout=layout, settings=settings, trained=trained, progress=told)
+    if as_json:
+        output.print_json(found.to_json())
+    else:
+        output.print_text(report.lines(found, name=str(source), limit=PROBLEMS_SHOWN))
+    if not found.ok:
+        raise typer.Exit(int(ExitCode.BAD_DATA))
+
+
+def _trained(connection: sqlite3.Connection) -> list[str]:
+    from overnight.database import queue as store
+
+    return store.trained_datasets(connection)
+
+
+def _tell_added(one: Added, layout: Layout) -> None:
+    from overnight.cli import report
+
+    name = str(one.source)
+    if one.error is not None:
+        output.say(str(one.error))
+    elif one.job is not None and not one.is_queued:
+        output.say(f"{name}: rejected: {one.job.reason}")
+        if one.validation is not None:
+            output.say(report.problems(one.validation, limit=PROBLEMS_SHOWN))
+        output.say(f"  the file and its report lie in {layout.rejected}; mend it and add it again")
+    elif one.job is not None:
+        output.print_text(
+            f"{name}: queued as job {one.job.id} ({one.job.examples} rows, {one.job.priority.value} priority)"
+        )
+    for warning in one.warnings:
+        output.say(f"  note: {warning}")
 
 
 @app.command(short_help="What runs, what waits, what ended.")
@@ -136,5 +229,9 @@ def _queue_row(job: jobs.Job) -> tuple[str, ...]:
         steps,
         str(job.attempts),
         job.file,
-        job.reason.partition("\n")[0][:100],
+        _short(job.reason.partition("\n")[0]),
     )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= REASON_WIDTH else text[: REASON_WIDTH - 3] + "..."
