@@ -27,6 +27,7 @@ from overnight.disk import attempts, checkpoints, workspace
 from overnight.domain.attempt import Attempt
 from overnight.domain.job import Job, JobState, Priority
 from overnight.launchers.choice import SIMULATED, launcher_of
+from overnight.launchers.local import Local
 
 SETTINGS: dict[str, Any] = {
     "model_name": "simulated",
@@ -106,6 +107,12 @@ class Rig:
         connection = self.connect()
         intents.withdraw(connection, name)
         connection.close()
+
+    def drop(self, name: str, *, rows: int = 8, data: bytes | None = None) -> Path:
+        """Put a file into the inbox, whole at once."""
+        hidden = self.layout.inbox / ".arriving"
+        hidden.write_bytes(write_rows(name, rows) if data is None else data)
+        return hidden.rename(self.layout.inbox / name)
 
     # the loop in this process
 
@@ -223,8 +230,6 @@ class Rig:
 
     def end(self) -> None:
         """End every process of this workspace."""
-        for context in self._contexts:
-            context.close()
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 if str(self.layout.root).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
@@ -233,6 +238,13 @@ class Rig:
                 continue
         for child in self.processes:
             child.wait()
+        for context in self._contexts:
+            context.close()
+            children = list(context.helpers.values())
+            if isinstance(context.launcher, Local):
+                children += list(context.launcher._children.values())
+            for child in children:
+                child.wait()
 
 
 def write_rows(name: str, rows: int) -> bytes:

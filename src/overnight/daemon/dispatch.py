@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from overnight.daemon import wishes
+from overnight.daemon import filing, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import events, queue
 from overnight.disk import attempts, base_models, checkpoints, files, locked, trust
@@ -269,6 +269,7 @@ def _launch(context: Context, job: Job, plan: Plan, now: Moment) -> None:
     except OvernightError as error:  # the disk refuses, or the base model is gone
         kind = FailureKind.DISK_FULL if error.exit_code == 73 else FailureKind.CONFIG_ERROR
         _end_unlaunched(context, attempt, Outcome.CRASHED, kind, one_line(error), now)
+    filing.show_processing(context, job, now)
     context.stand("loading", f"the trainer starts on {job.file}", at=now.unix)
 
 

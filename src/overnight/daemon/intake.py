@@ -10,8 +10,9 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from overnight.daemon import claims
+from overnight.daemon import judging
 from overnight.daemon.context import Context, Moment
+from overnight.disk import claims
 from overnight.disk import inbox as inbox_rules
 from overnight.disk.writers import is_open_for_writing
 from overnight.domain.errors import DiskError
@@ -51,7 +52,7 @@ def take_settled(context: Context, now: Moment) -> None:
         _look(context, inbox, now)
     while inbox.line and time.monotonic() < deadline:
         _claim(context, inbox, inbox.line.pop(0), now)
-    claims.judge_claimed(context, now)
+    judging.judge_claimed(context, now)
 
 
 def _look(context: Context, inbox: Inbox, now: Moment) -> None:
@@ -108,7 +109,7 @@ def _refuse(context: Context, inbox: Inbox, name: str, why: str, now: Moment) ->
         return
     inbox.refused[name] = why
     message = f"{shown(name)} in the inbox is not taken: {why}"
-    if claims.report_not_taken(context.layout, name, message, at=now.unix):
+    if judging.report_not_taken(context.layout, name, message, at=now.unix):
         context.record(message, kind="inbox.not_taken", level="warning", at=now.unix, file=shown(name))
 
 
@@ -122,7 +123,7 @@ def _claim(context: Context, inbox: Inbox, name: str, now: Moment) -> None:
             return  # the next look begins to watch it anew
         if is_open_for_writing(path):
             return
-        claims.claim(context.layout, path, at=now.unix)
+        claims.claim_by_rename(context.layout, path, at=now.unix)
     except FileNotFoundError:
         context.record(
             f"{shown(name)} vanished from the inbox before it was taken", kind="inbox.vanished", level="warning",

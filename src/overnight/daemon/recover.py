@@ -9,7 +9,7 @@ from __future__ import annotations
 from overnight.daemon import cleanup
 from overnight.daemon.context import Context, Moment
 from overnight.database import queue
-from overnight.disk import files, workspace
+from overnight.disk import claims, files, workspace
 from overnight.domain.job import JobMove, JobState
 
 
@@ -18,7 +18,7 @@ def recover(context: Context, now: Moment) -> None:
     for folder in workspace.missing_folders(context.layout):
         files.make_directory(folder)
         context.record(f"{folder.name}/ was missing and is made again", kind="recover", level="warning", at=now.unix)
-    removed = cleanup.remove_leftovers(context.layout)
+    removed = cleanup.remove_leftovers(context.layout) + claims.remove_leftovers(context.layout)
     if removed:
         context.log.info("removed what was left half done: %s", ", ".join(removed[:20]))
     _requeue_orphaned_jobs(context, now)

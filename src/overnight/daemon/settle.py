@@ -111,6 +111,7 @@ def _retry(context: Context, job: Job, attempt: Attempt, report: Report | None, 
             reason=f"interrupted, goes on from the last checkpoint: {attempt.reason}", now=now.unix, not_before=0,
             attempt=attempt.id,
         )  # fmt: skip
+        filing.show_waiting(context, job, now)
         return
     history = queue.attempts_since_submit(context.connection, job.id)
     decision = retry.decide(
@@ -130,6 +131,8 @@ def _retry(context: Context, job: Job, attempt: Attempt, report: Report | None, 
     )  # fmt: skip
     if moved:
         context.log.warning("%s (job %d): %s", job.file, job.id, decision.reason)
+    if verb is JobMove.RETRY:
+        filing.show_waiting(context, job, now)
 
 
 def _reached(context: Context, attempt: Attempt) -> int | None:
