@@ -159,7 +159,8 @@ class LiveView:
         grid.add_column(ratio=1)
         grid.add_column(justify="right")
         total = max(1, shot.total)
-        grid.add_row(ProgressBar(total=total, completed=min(shot.step, total)), f"step {shot.step} of {shot.total}")
+        bar = ProgressBar(total=total, completed=min(shot.step, total)) if words.is_counted(shot) else Text("")
+        grid.add_row(bar, f"step {words.step_of_total(shot)}")
         whole = Table.grid(expand=True)
         whole.add_row(head)
         whole.add_row(grid)
@@ -170,7 +171,7 @@ class LiveView:
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim")
+        table.add_column(style="dim", no_wrap=True, min_width=10)
         table.add_column(overflow="ellipsis", no_wrap=True)
         course = self._course(shot)
         for name, text in words.facts(shot):
@@ -194,7 +195,7 @@ class LiveView:
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim", no_wrap=True)
+        table.add_column(style="dim", no_wrap=True, min_width=8)
         table.add_column(overflow="ellipsis", no_wrap=True)
         styles = {"warning": "yellow", "error": "red"}
         for event in events.newest(self._connection, limit=EVENTS):

@@ -111,10 +111,11 @@ def wait_until_left(layout: Layout, connection: sqlite3.Connection, number: int)
 
 
 def _wish(layout: Layout, connection: sqlite3.Connection, job: Job, verb: str, *, now: float) -> Outcome:
+    what = "cancelled" if verb == "cancel" else "set aside"
     with transaction(connection):
         standing = intents.standing(connection).get(verb)
         if standing is None or standing.value.get("job") != job.id:
-            intents.wish(connection, verb, {"job": job.id, "reason": f"{verb} by the operator"}, now=now)
+            intents.wish(connection, verb, {"job": job.id, "reason": f"{what} by the operator"}, now=now)
             events.record(
                 connection,
                 now=now,
@@ -122,7 +123,6 @@ def _wish(layout: Layout, connection: sqlite3.Connection, job: Job, verb: str, *
                 message=f"the operator wants {_name(job)} left",
                 job=job.id,
             )
-    what = "cancelled" if verb == "cancel" else "set aside"
     when = "at the next step border" if is_daemon_alive(layout) else "when the daemon is back"
     return Outcome(job=job, message=f"{_name(job)} is saved and {what} {when}", is_wish=True)
 

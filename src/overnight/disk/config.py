@@ -105,7 +105,7 @@ def raw_number(layout: Layout, section: str, name: str, default: float) -> float
         value = read_raw(layout.config, patience_s=0.0)[section][name]
     except (ConfigError, KeyError, TypeError):
         return default
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else default
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else default
 
 
 def _facts(path: Path) -> tuple[int, int, int] | None:

@@ -138,7 +138,7 @@ def _with_attempt(facts: Facts, attempt: Attempt) -> Standing:
         reason = f"the trainer of {facts.job_file} has ended; the daemon is about to draw the consequence"
         return Standing(state=State.WAITING, reason=reason, since=heartbeat.written_at)
     state = _PHASES[heartbeat.phase]
-    reason = f"{state.value} {facts.job_file}" if state is State.TRAINING else f"{state.value}: {facts.job_file}"
+    reason = f"{state.value} {facts.job_file}"
     if facts.paused is not None:
         state, reason = State.STOPPING, f"pausing: {facts.job_file} is saved at the next step border"
     elif facts.stopped is not None:

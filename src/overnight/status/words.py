@@ -19,7 +19,7 @@ def progress_line(shot: Snapshot) -> str:
     parts = [shot.state.value]
     if shot.job is not None:
         parts.append(f"{shot.job.file} (job {shot.job.id})")
-        parts.append(f"step {shot.step}/{shot.total}")
+        parts.append(f"step {step_of_total(shot)}")
         parts += [text for text in numbers(shot) if text]
     else:
         parts.append(shot.standing.reason)
@@ -42,10 +42,10 @@ def bar(step: int, total: int, *, width: int = BAR_WIDTH) -> str:
 
 def facts(shot: Snapshot) -> list[tuple[str, str]]:
     """Return the picture as pairs of a name and a text; an empty text is not worth a line."""
-    share = f" {bar(shot.step, shot.total)} {100 * shot.step // shot.total} %" if shot.total > 0 else ""
+    share = f" {bar(shot.step, shot.total)} {100 * shot.step // shot.total} %" if is_counted(shot) else ""
     return [
-        ("step", f"{shot.step} of {shot.total}{share}"),
-        ("loss", "  ".join(text for text in numbers(shot) if text)),
+        ("step", step_of_total(shot) + share),
+        ("loss", "  ".join(text for text in numbers(shot) if text).removeprefix("loss ")),
         ("job", _job(shot)),
         ("queue", counts(shot)),
         ("next", ", ".join(shot.next_files)),
@@ -55,6 +55,16 @@ def facts(shot: Snapshot) -> list[tuple[str, str]]:
         ("watchdog", _process(shot.watchdog, "not running")),
         ("trainer", _process(shot.trainer, "none")),
     ]
+
+
+def is_counted(shot: Snapshot) -> bool:
+    """Return whether it is known where the current job ends; a trainer counts its steps after loading."""
+    return shot.total > 0 and (shot.job is None or shot.total > shot.step or shot.job.steps is not None)
+
+
+def step_of_total(shot: Snapshot) -> str:
+    """Return the step, and where the current job ends as far as that is known."""
+    return f"{shot.step} of {shot.total}" if is_counted(shot) else str(shot.step)
 
 
 def numbers(shot: Snapshot) -> list[str]:
