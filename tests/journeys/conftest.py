@@ -27,6 +27,8 @@ SETTINGS = {
     "disk.min_free_gb": "0",
     "train.device": "cpu",
 }
+LONG = {"train.epochs": "12", "checkpoint.every_steps": "25"}
+"""192 steps a file, 576 in all."""
 
 
 def write_rows(path: Path, *, seed: int, count: int = 64) -> Path:
@@ -114,16 +116,32 @@ class Workspace:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    made = Workspace(tmp_path / "workspace")
-    yield made
-    made.end()
+def make_workspace(tmp_path: Path) -> Iterator[Callable[[str], Workspace]]:
+    """Return a maker of workspaces that all end with the test."""
+    made: list[Workspace] = []
+
+    def make(name: str) -> Workspace:
+        (tmp_path / name).mkdir()
+        made.append(Workspace(tmp_path / name / "workspace"))
+        return made[-1]
+
+    yield make
+    for workspace in made:
+        workspace.end()
+
+
+@pytest.fixture
+def workspace(make_workspace: Callable[[str], Workspace]) -> Workspace:
+    return make_workspace("one")
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, str]]:
-    """Run three files of 64 rows with nothing injected: the bytes that every disturbed run must reach."""
-    made = Workspace(tmp_path_factory.mktemp("undisturbed") / "workspace").init()
+    """Run three files with nothing injected: the bytes that every disturbed run must reach.
+
+    Twelve epochs of 64 rows, so that a job lasts some seconds and there is a middle to be killed in.
+    """
+    made = Workspace(tmp_path_factory.mktemp("undisturbed") / "workspace").init(**LONG)
     drop_three(made)
     made.until_idle()
     yield made, made.digest()

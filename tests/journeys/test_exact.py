@@ -14,7 +14,8 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
-STEPS = 48
+STEPS = 576  # three files of 64 rows, batch 4, 12 epochs
+LONG = {"train.epochs": "12", "checkpoint.every_steps": "25"}
 
 
 def check_end(workspace: Any, expected: str) -> None:
@@ -27,7 +28,21 @@ def check_end(workspace: Any, expected: str) -> None:
     assert os.listdir(workspace.root / "inbox") == []
 
 
-def test_three_files_give_48_steps_a_falling_loss_and_the_same_bytes_twice(
+def test_three_files_of_64_rows_in_batches_of_4_give_48_steps_and_the_same_bytes_twice(
+    make_workspace: Callable[[str], Any], three_files: Callable[[Any], None]
+) -> None:
+    digests = []
+    for number in range(2):
+        workspace = make_workspace(str(number)).init()
+        three_files(workspace)
+        workspace.until_idle()
+        status = workspace.json("status")
+        assert (status["step"], status["total"], workspace.newest_step()) == (48, 48, 48)
+        digests.append(workspace.digest())
+    assert digests[0] == digests[1]
+
+
+def test_the_undisturbed_run_learns_and_another_seed_gives_other_bytes(
     workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
 ) -> None:
     first, expected = undisturbed
@@ -38,27 +53,20 @@ def test_three_files_give_48_steps_a_falling_loss_and_the_same_bytes_twice(
         for line in (folder / "metrics.jsonl").read_text().splitlines()
         if "loss" in json.loads(line)
     ]
-    assert sum(losses[-8:]) / 8 < 0.9 * sum(losses[:8]) / 8
-    workspace.init()
-    three_files(workspace)
-    workspace.until_idle()
-    check_end(workspace, expected)
-
-
-def test_another_seed_gives_other_bytes(workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]) -> None:
-    workspace.init(seed="43")
+    assert sum(losses[-16:]) / 16 < 0.8 * sum(losses[:16]) / 16
+    workspace.init(**LONG, seed="43")
     three_files(workspace)
     workspace.until_idle()
     assert workspace.newest_step() == STEPS
-    assert workspace.digest() != undisturbed[1]
+    assert workspace.digest() != expected
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("step", [3, 22])
+@pytest.mark.parametrize("step", [30, 250])
 def test_a_killed_trainer_ends_with_the_same_bytes(
     workspace: Any, undisturbed: Any, three_files: Callable[[Any], None], step: int
 ) -> None:
-    workspace.init()
+    workspace.init(**LONG)
     three_files(workspace)
     workspace.up()
     pid = workspace.wait_for_step(step)["trainer"]["pid"]
@@ -73,15 +81,15 @@ def test_a_killed_trainer_ends_with_the_same_bytes(
 def test_everything_killed_at_once_goes_on_with_up(
     workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
 ) -> None:
-    workspace.init()
+    workspace.init(**LONG)
     three_files(workspace)
     workspace.up()
-    status = workspace.wait_for_step(20)
+    status = workspace.wait_for_step(220)
     for part in ("watchdog", "daemon", "trainer"):
         if status[part]:
             os.kill(status[part]["pid"], signal.SIGKILL)
     dead = workspace.wait(lambda status: status["state"] == "dead", timeout=30)
-    assert dead["step"] >= 16
+    assert dead["step"] >= 200
     assert workspace.run("status", check=False).returncode == 69
     workspace.until_idle()
     check_end(workspace, undisturbed[1])
@@ -89,10 +97,10 @@ def test_everything_killed_at_once_goes_on_with_up(
 
 @pytest.mark.crash
 def test_a_killed_loop_costs_no_step(workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]) -> None:
-    workspace.init()
+    workspace.init(**LONG)
     three_files(workspace)
     workspace.up()
-    before = workspace.wait_for_step(2)
+    before = workspace.wait_for_step(20)
     os.kill(before["daemon"]["pid"], signal.SIGKILL)
     workspace.wait(lambda status: status["daemon"] and status["daemon"]["pid"] != before["daemon"]["pid"])
     workspace.wait(lambda status: status["queue"]["succeeded"] == 3, timeout=240)
@@ -102,10 +110,10 @@ def test_a_killed_loop_costs_no_step(workspace: Any, undisturbed: Any, three_fil
 def test_pause_and_resume_end_with_the_same_bytes(
     workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
 ) -> None:
-    workspace.init()
+    workspace.init(**LONG)
     three_files(workspace)
     workspace.up()
-    workspace.wait_for_step(18)
+    workspace.wait_for_step(230)
     started = time.monotonic()
     workspace.run("pause")
     assert time.monotonic() - started < 30
@@ -124,15 +132,15 @@ def test_pause_and_resume_end_with_the_same_bytes(
 def test_down_and_up_end_with_the_same_bytes(
     workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
 ) -> None:
-    workspace.init()
+    workspace.init(**LONG)
     three_files(workspace)
     workspace.up()
-    workspace.wait_for_step(7)
+    workspace.wait_for_step(60)
     workspace.run("down")
     status = workspace.json("status")
     assert status["daemon"] is None
     assert status["trainer"] is None
-    assert not list((workspace.root / "done").iterdir()) or status["step"] >= 16
+    assert not list((workspace.root / "done").iterdir())
     workspace.run("stop")  # a wish to stop is met by up, which takes work again
     workspace.until_idle()
     check_end(workspace, undisturbed[1])
@@ -141,7 +149,7 @@ def test_down_and_up_end_with_the_same_bytes(
 def test_the_status_line_of_the_seed_is_never_torn_and_never_goes_back(
     workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
 ) -> None:
-    workspace.init()
+    workspace.init(**LONG)
     three_files(workspace)
     workspace.up()
     path = workspace.root / "status" / "training_status.json"
