@@ -10,7 +10,7 @@ from overnight.daemon import wishes
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.daemon.wishes import Stop
 from overnight.database import events, queue
-from overnight.disk import attempts
+from overnight.disk import attempts, locked
 from overnight.disk.attempts import Notice, Wish
 from overnight.domain import health
 from overnight.domain.attempt import Attempt, AttemptMove, AttemptState, Outcome
@@ -125,6 +125,7 @@ def note_commit(context: Context, attempt: Attempt, step: int, now: Moment) -> N
         context.record(
             f"checkpoint at step {step}", kind="checkpoint.committed", at=now.unix, step=step, attempt=attempt.id
         )
+        locked.refresh_quietly(context.layout)
 
 
 def _judge(context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, now: Moment) -> None:

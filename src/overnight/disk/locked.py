@@ -46,9 +46,10 @@ def refresh(layout: Layout) -> Locked:
         "why": "these settings belong to the checkpoints in current_model/; see overnight config lock",
     }
     try:
-        if files.read_json(layout.config_lock) == value:
-            return locked
-    except (OSError, ValueError):
+        known = files.read_json(layout.config_lock)
+        if all(known.get(name) == value[name] for name in ("schema", "locked", "fingerprints")):
+            return locked  # written at an earlier checkpoint, and still true
+    except (OSError, ValueError, AttributeError):
         pass  # missing or damaged: it is written anew
     files.write_json_durably(layout.config_lock, value)
     return locked
