@@ -11,9 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from overnight.daemon import keeping, loop, settings
+from overnight.daemon import loop, settings
 from overnight.daemon.context import Context, Moment
 from overnight.daemon.errands import Errands
+from overnight.daemon.locks import take_locks
 from overnight.daemon.recover import recover
 from overnight.daemon.waiting import Bell
 from overnight.database.connection import connect
@@ -28,7 +29,7 @@ def main(folder: Path) -> ExitCode:
     try:
         layout = workspace.open_workspace(folder)
         now = Moment(unix=time.time(), boot=attempts.boot_time())
-        locks = keeping.take_locks(layout, now=now.unix)
+        locks = take_locks(layout, now=now.unix)
         log = open_log("daemon", layout.log("daemon"))
         connection = connect(layout.database)
     except OvernightError as error:
@@ -43,7 +44,7 @@ def main(folder: Path) -> ExitCode:
         limits=settings.fallback(),
         errands=Errands(wake=bell.ring),
         started_at=now.unix,
-        memory={"locks": locks},
+        locks=locks,
     )
     bell.ring_on_signals(lambda: _note_signal(context))
     _begin(context, now)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from overnight.daemon.errands import Errands
+from overnight.daemon.locks import Locks
 from overnight.daemon.wishes import Stop, Wishes
 from overnight.database import events
 from overnight.disk.layout import Layout
@@ -82,6 +83,7 @@ class Context:
     is_lost: bool = False  # the workspace was moved or removed under us
     watched: Watched | None = None
     standing: Standing = field(default_factory=Standing)
+    locks: Locks | None = None
     pump: Pump | None = None
     helpers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)

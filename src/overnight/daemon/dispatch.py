@@ -284,7 +284,7 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt) -> None:
         attempt=attempt.id,
         job=job.id,
         workspace=str(layout.root),
-        dataset=str(layout.datasets / (job.dataset or "") / "rows.jsonl"),
+        dataset=str(layout.rows(job.dataset or "")),
         dataset_id=job.dataset or "",
         settings=plan.settings,
         base_model=base_models.resolve(layout, settings.base_model),

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from overnight.daemon.keeping import holder
+from overnight.daemon.locks import holder
 from overnight.daemon.waiting import Bell
 from overnight.database import events, intents
 from overnight.database.connection import connect

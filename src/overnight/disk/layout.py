@@ -123,6 +123,10 @@ class Layout:
     def checkpoint(self, step: int) -> Path:
         return self.model / checkpoint_name(step)
 
+    def rows(self, dataset: str) -> Path:
+        """Return where a stored dataset's rows lie."""
+        return self.datasets / dataset / "rows.jsonl"
+
     def attempt(self, attempt: str) -> Path:
         return self.attempts / attempt
 

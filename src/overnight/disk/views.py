@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from overnight.disk import datasets, files
+from overnight.disk import files
 from overnight.disk.layout import Layout
 from overnight.domain.job import Job
 from overnight.domain.names import numbered_name, view_name
@@ -142,11 +142,11 @@ def _copy_from_store(layout: Layout, target: Path, job: Job) -> Path:
     """Write the stored rows to a path; nothing where the store has them no longer."""
     if job.dataset is None:
         return target
-    dataset = datasets.find(layout.datasets, job.dataset)
-    if not dataset.rows_file.exists():
+    rows = layout.rows(job.dataset)
+    if not rows.exists():
         return target
     target = _free(target, job, target.with_name(".none"))
-    files.copy_durably(dataset.rows_file, target)
+    files.copy_durably(rows, target)
     return target
 
 
