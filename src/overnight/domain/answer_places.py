@@ -80,8 +80,16 @@ class PlaceFinder:
             opened = text.find(self.turn, before, said) if self.turn else -1
             if opened < 0 and start is None:
                 return None
-            places.append(Span(opened + len(self.turn) if opened >= 0 else said, end, said_at=said))
+            begin = opened + len(self.turn) if opened >= 0 else _before_blanks(text, said, before)
+            places.append(Span(begin, end, said_at=said))
         return places
+
+
+def _before_blanks(text: str, position: int, border: int) -> int:
+    """Return where the blanks before a position begin: where a template does not say it, the model speaks them."""
+    while position > border and text[position - 1].isspace():
+        position -= 1
+    return position
 
 
 def _free_character(text: str) -> str:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import bisect
 import datetime
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from tokenizers import AddedToken, Encoding, Tokenizer
@@ -80,6 +81,24 @@ class _Layout:
     num_typed: int = 0
     needs_end: bool = True  # the text ends with something learnt: an end token must follow
     is_plain: bool = False  # framed as the tokenizer frames plain text
+
+
+@dataclass(slots=True)
+class _Tokens:
+    """Tokens with their places in the text."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    num_forged: int = 0
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> _Tokens:
+        return cls(encoding.ids, encoding.offsets)
+
+    def straddle(self, position: int) -> bool:
+        """Return whether a token begins before a position and goes over it."""
+        index = bisect.bisect_left(self.offsets, (position, 0)) - 1
+        return index >= 0 and self.offsets[index][0] < position < self.offsets[index][1]
 
 
 class Encoder:
@@ -218,53 +237,43 @@ class Encoder:
     # from text with places to tokens
 
     def _encode_batch(self, batch: list[_Layout], max_length: int) -> Iterator[Encoded]:
-        plain = [layout.text for layout in batch if not layout.num_typed]
+        plain = [layout.text for layout in batch if not layout.typed]
         encodings = iter(self._tokenizer.encode_batch(plain, add_special_tokens=False))
         for layout in batch:
-            ids, offsets, num_forged = self._in_pieces(layout) if layout.num_typed else (*_read(next(encodings)), 0)
-            yield self._label(layout, ids, offsets, num_forged, max_length)
+            tokens = self._in_pieces(layout, ()) if layout.typed else _Tokens.of(next(encodings))
+            cuts = [span.start for span in layout.learnt if tokens.straddle(span.start)]
+            if cuts:
+                tokens = self._in_pieces(layout, cuts)
+            yield self._label(layout, tokens, max_length)
 
-    def _in_pieces(self, layout: _Layout) -> tuple[list[int], list[tuple[int, int]], int]:
-        """Encode a text in which some places must not be read as special tokens."""
-        ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        num_forged = 0
-        position = 0
+    def _in_pieces(self, layout: _Layout, cuts: Sequence[int]) -> _Tokens:
+        """Encode a text in which some places must not be read as special tokens, and no token may go over a cut."""
         if self._as_text is None:
             self._as_text = _copy(self._tokenizer)
             self._as_text.encode_special_tokens = True
-        as_text = self._as_text
-        borders = [*layout.typed, Span(len(layout.text), len(layout.text))]
-        for typed in borders:
-            self._add_piece(self._tokenizer, layout.text[position : typed.start], position, ids, offsets)
-            known = len(ids)
-            self._add_piece(as_text, layout.text[typed.start : typed.end], typed.start, ids, offsets)
-            num_forged += any(number in self._special for number in ids[known:])
-            position = typed.end
-        num_forged += layout.num_typed - len(layout.typed)
-        return ids, offsets, num_forged
+        tokens = _Tokens([], [])
+        typed = {span.start: span.end for span in layout.typed}
+        borders = sorted({0, len(layout.text), *cuts, *typed, *typed.values()})
+        for start, end in pairwise(borders):
+            known = len(tokens.ids)
+            self._add_piece(self._as_text if start in typed else self._tokenizer, layout.text[start:end], start, tokens)
+            if start in typed and any(number in self._special for number in tokens.ids[known:]):
+                tokens.num_forged += 1
+        return tokens
 
-    def _add_piece(
-        self, tokenizer: Tokenizer, piece: str, position: int, ids: list[int], offsets: list[tuple[int, int]]
-    ) -> None:
-        if not piece:
-            return
-        if position == 0:
-            new_ids, new_offsets = _read(tokenizer.encode(piece, add_special_tokens=False))
-        else:
+    def _add_piece(self, tokenizer: Tokenizer, piece: str, position: int, tokens: _Tokens) -> None:
+        own = _Tokens.of(tokenizer.encode(piece, add_special_tokens=False))
+        if position > 0:
             # After a newline, so that no tokenizer adds the space that it puts at the start of a text.
-            new_ids, new_offsets = _read(tokenizer.encode("\n" + piece, add_special_tokens=False))
+            longer = _Tokens.of(tokenizer.encode("\n" + piece, add_special_tokens=False))
             size = len(self._newline)
-            if new_ids[:size] == self._newline:
-                new_ids, new_offsets = new_ids[size:], [(a - 1, b - 1) for a, b in new_offsets[size:]]
-            else:
-                new_ids, new_offsets = _read(tokenizer.encode(piece, add_special_tokens=False))
-        ids += new_ids
-        offsets += [(start + position, end + position) for start, end in new_offsets]
+            if longer.ids[:size] == self._newline:
+                own = _Tokens(longer.ids[size:], [(start - 1, end - 1) for start, end in longer.offsets[size:]])
+        tokens.ids += own.ids
+        tokens.offsets += [(start + position, end + position) for start, end in own.offsets]
 
-    def _label(
-        self, layout: _Layout, ids: list[int], offsets: list[tuple[int, int]], num_forged: int, max_length: int
-    ) -> Encoded:
+    def _label(self, layout: _Layout, tokens: _Tokens, max_length: int) -> Encoded:
+        ids, offsets = tokens.ids, tokens.offsets
         is_learnt = bytearray(len(ids))
         starts = [start for start, _ in offsets]
         is_ended = False
@@ -280,6 +289,7 @@ class Encoder:
             is_ended = ids[-1] == self.eos_id
         if layout.needs_end and not is_ended:
             ids, is_learnt = [*ids, self.eos_id], is_learnt + b"\x01"
+        num_forged = tokens.num_forged + layout.num_typed - len(layout.typed)
         return replace(_cut(ids, is_learnt, max_length), num_typed_markers=layout.num_typed, num_forged=num_forged)
 
     def _end_of_turn(self, text: str, ids: list[int], offsets: list[tuple[int, int]], position: int) -> int:
@@ -331,10 +341,6 @@ def _frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     if not own:
         return [], []
     return list(encoding.ids[: own[0]]), list(encoding.ids[own[-1] + 1 :])
-
-
-def _read(encoding: Encoding) -> tuple[list[int], list[tuple[int, int]]]:
-    return encoding.ids, encoding.offsets
 
 
 def _without_template(row: Chat) -> Completion:

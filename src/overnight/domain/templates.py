@@ -23,7 +23,7 @@ from overnight.domain.rows import Message
 FROZEN_DATE = datetime.date(2024, 7, 26)
 """What templates print as today; the date that Llama's own templates fall back to."""
 
-LOOP_LIMIT = 200_000
+LOOP_LIMIT = 50_000
 """Turns of all loops and macros in one rendering, besides 1,000 a message."""
 
 TEXT_LIMIT = 64 << 20
