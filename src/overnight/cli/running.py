@@ -113,9 +113,9 @@ def stop(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command(short_help="A real model on real facts, start to end.")
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the demo's workspace is made.")] = Path(
-        "demo-workspace"
-    ),
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where its workspace is made; else a new demo-workspace.")
+    ] = None,
 ) -> None:
     """Train a real model on real facts, with a kill -9 in the middle, and show what it has learnt."""
     from overnight import demo as demonstration
