@@ -58,7 +58,7 @@ def status(
         ]
         output.print_text(output.table(("GUARD", "STATE", "SINCE", "LAST ACTED", "WHAT IT DOES"), rows))
     else:
-        output.print_text(board.lines(shot))
+        output.print_safe(board.lines(shot))
     if shot.state is State.DEAD:
         raise typer.Exit(int(ExitCode.NOT_RUNNING))
 
@@ -145,7 +145,7 @@ def _print_event(event: dict[str, Any], *, as_json: bool) -> None:
         return
     color = {"error": output.RED, "warning": output.YELLOW}.get(event["level"])
     message = output.colored(event["message"], color) if color else shown(event["message"])
-    output.print_text(f"{at}  {shown(event['kind']):<20} {message}")
+    output.print_safe(f"{at}  {shown(event['kind']):<20} {message}")
 
 
 @app.command(short_help="The checkpoints, newest first, each judged by content.")

@@ -39,8 +39,13 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print lines for people."""
-    print(shown(text, keep="\n\x1b" if uses_color() else "\n"), flush=True)
+    """Print lines for people; a name in them that may hold line breaks has to be made safe before."""
+    print(shown(text, keep="\n"), flush=True)
+
+
+def print_safe(text: str) -> None:
+    """Print what was made safe part by part, and perhaps coloured."""
+    print(text, flush=True)
 
 
 def say(text: str) -> None:

@@ -13,6 +13,7 @@ from overnight.cli import output
 from overnight.cli.app import Job, Json, NoWait, app, is_in_workspace, opened, opened_for_reading
 from overnight.domain.errors import ExitCode
 from overnight.domain.job import ENDED, JobState, Priority
+from overnight.domain.printable import shown
 
 if TYPE_CHECKING:
     from overnight.control.adding import Added
@@ -83,7 +84,7 @@ def validate(
     if as_json:
         output.print_json(found.to_json())
     else:
-        output.print_text(report.lines(found, name=str(source), limit=PROBLEMS_SHOWN))
+        output.print_text(report.lines(found, name=shown(str(source)), limit=PROBLEMS_SHOWN))
     if not found.ok:
         raise typer.Exit(int(ExitCode.BAD_DATA))
 
@@ -97,7 +98,7 @@ def _trained(connection: sqlite3.Connection) -> list[str]:
 def _tell_added(one: Added, layout: Layout) -> None:
     from overnight.cli import report
 
-    name = str(one.source)
+    name = shown(str(one.source))
     if one.error is not None:
         output.say(str(one.error))
     elif one.job is not None and not one.is_queued:

@@ -9,6 +9,7 @@ from typing import Any
 from overnight.disk import config, files
 from overnight.disk.layout import Layout
 from overnight.domain.errors import UsageError
+from overnight.domain.printable import shown
 
 SCHEMA = 1
 
@@ -19,7 +20,7 @@ def open_workspace(folder: Path) -> Layout:
     if not os.path.isdir(root):
         found = "a file" if os.path.lexists(root) else "nothing there"
         raise UsageError(
-            f"{root} is no workspace",
+            f"{shown(str(root))} is no workspace",
             found=found,
             expected="a folder made by overnight init",
             fix="name the workspace with overnight -C DIR, or make one with overnight init DIR",
@@ -28,7 +29,7 @@ def open_workspace(folder: Path) -> Layout:
     layout = Layout(root)
     if not is_workspace(layout):
         raise UsageError(
-            f"{root} is no workspace",
+            f"{shown(str(root))} is no workspace",
             found="a folder without config.json and .overnight/",
             expected="a folder made by overnight init",
             fix="name the workspace with overnight -C DIR, or make one with overnight init DIR",
@@ -48,7 +49,7 @@ def new_layout(folder: Path) -> Layout:
     layout = Layout(root)
     if layout.config.exists() or (layout.database.exists() and _is_used(layout)):
         raise UsageError(
-            f"{root} is a workspace already",
+            f"{shown(str(root))} is a workspace already",
             found="config.json" if layout.config.exists() else "a database and checkpoints without a config.json",
             expected="an empty or new folder",
             fix="use it as it is, or give another folder",
@@ -56,10 +57,12 @@ def new_layout(folder: Path) -> Layout:
         )
     in_the_way = [name for name in ("inbox", "queue", "current_model", "models") if _has_content(root / name)]
     if os.path.lexists(root) and not root.is_dir():
-        raise UsageError(f"{root} is no folder", found="a file", expected="a new folder", fix="give another name")
+        raise UsageError(
+            f"{shown(str(root))} is no folder", found="a file", expected="a new folder", fix="give another name"
+        )
     if in_the_way and not layout.state.exists():
         raise UsageError(
-            f"{root} holds something else",
+            f"{shown(str(root))} holds something else",
             found=f"{', '.join(name + '/' for name in in_the_way)} with content",
             expected="an empty or new folder",
             fix="give another folder",
