@@ -105,6 +105,7 @@ def take(
             _file(layout, connection, job, found.file, validation)
         if job is not None and job.state is JobState.REJECTED:
             queue.set_filed(connection, job.id)
+            job = queue.find(connection, job.id)
         claims.finish(layout, found)
         return Taken(claim=claim, job=job, validation=validation)
 
