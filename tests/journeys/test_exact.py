@@ -171,3 +171,26 @@ def test_the_status_line_of_the_seed_is_never_torn_and_never_goes_back(
     if shown.returncode == 0:
         assert json.loads(shown.stdout)["step"] == STEPS
     check_end(workspace, undisturbed[1])
+
+
+def test_whatever_is_done_to_the_queue_folders_harms_no_run(
+    workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
+) -> None:
+    workspace.init(**LONG)
+    three_files(workspace)
+    workspace.up()
+    workspace.wait_for_step(20)
+    for number, path in enumerate(sorted((workspace.root / "queue").glob("*/*.jsonl"))):
+        if number == 0:
+            path.unlink()
+        else:
+            path.write_text('{"text": "somebody wrote over this"}\n')
+    workspace.wait(lambda status: status["queue"]["succeeded"] == 3, timeout=240)
+    status = workspace.json("status")
+    assert (status["step"], workspace.newest_step()) == (STEPS, STEPS)
+    assert workspace.digest() == undisturbed[1]
+    for number in range(3):  # what lies in done/ is what was given, and what somebody wrote is not lost
+        given = (workspace.root.parent / f"part{number}.jsonl").read_bytes()
+        assert (workspace.root / "done" / f"part{number}.jsonl").read_bytes() == given
+    edited = [path for path in (workspace.root / "done").iterdir() if b"somebody wrote" in path.read_bytes()]
+    assert len(edited) == 2
