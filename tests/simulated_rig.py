@@ -122,7 +122,7 @@ class Rig:
         log = logging.getLogger(f"test.{id(self)}")
         made = Context(
             layout=self.layout, connection=self.connect(), launcher_of=launcher_of, log=log,
-            limits=settings.fallback(), errands=Errands(wake=bell.ring), started_at=time.time(),
+            limits=settings.fallback(), bell=bell, errands=Errands(wake=bell.ring), started_at=time.time(),
         )  # fmt: skip
         self._contexts.append(made)
         return made

@@ -26,6 +26,8 @@ from overnight.launchers.choice import launcher_of
 
 def main(folder: Path) -> ExitCode:
     """Run the loop of one workspace until it is to end."""
+    bell = Bell()
+    bell.ring_on_signals()
     try:
         layout = workspace.open_workspace(folder)
         now = Moment(unix=time.time(), boot=attempts.boot_time())
@@ -35,20 +37,19 @@ def main(folder: Path) -> ExitCode:
     except OvernightError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    bell = Bell()
     context = Context(
         layout=layout,
         connection=connection,
         launcher_of=launcher_of,
         log=log,
         limits=settings.fallback(),
+        bell=bell,
         errands=Errands(wake=bell.ring),
         started_at=now.unix,
         locks=locks,
     )
-    bell.ring_on_signals(lambda: _note_signal(context))
     _begin(context, now)
-    loop.run(context, bell)
+    loop.run(context)
     context.close()
     logging.shutdown()
     return ExitCode.CANNOT_WRITE if context.is_lost else ExitCode.OK
@@ -60,10 +61,6 @@ def _begin(context: Context, now: Moment) -> None:
         recover(context, now)
     except Exception as error:  # the same border as a tick's step: what could not be mended, the ticks tell
         context.log.exception("the recovery at start failed: %s", error)
-
-
-def _note_signal(context: Context) -> None:
-    context.signals += 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Judging claimed files: ``python -m overnight.daemon.admission WORKSPACE``, a short life beside the loop.
 
-It takes every claim in order of arrival and ends. A file that kills it is found out by the note that it leaves before
-each one: the next process takes that file last, and leaves it alone after some tries.
+It takes every claim in order of arrival and ends. A file that kills it again and again is found out by the note that it
+leaves before each one: that file is taken last then, so that it does not stand in the way of others for ever.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from overnight.domain.config import Settings
 from overnight.domain.errors import ExitCode, OvernightError
 
 SCHEMA = 1
-DEATHS_LIMIT = 3
-"""A claim at which so many processes died is left alone."""
+DEATHS_LIMIT = 5
+"""A file at which so many processes died in a row is no longer waited for; a few deaths may be anything."""
 
 
 @dataclass(slots=True)
@@ -83,11 +83,10 @@ def judge(layout: Layout, connection: sqlite3.Connection, settings: Settings) ->
     tried: set[str] = set()
     encoder = intake.encoder_of(layout, settings)
     while waiting := [claim for claim in claims.pending(layout) if claim not in tried]:
-        claim = min(waiting, key=lambda claim: (note.deaths.get(claim, 0), claim))
+        claim = min(waiting, key=lambda claim: (note.deaths.get(claim, 0) >= DEATHS_LIMIT, claim))
         tried.add(claim)
         if note.deaths.get(claim, 0) >= DEATHS_LIMIT:
-            _tell(connection, claim, f"{DEATHS_LIMIT} processes died at the file in {claim}; it is left alone there")
-            continue
+            _tell(connection, claim, f"the intake died at the file in claimed/{claim}; it is taken last, and again")
         note.begin(claim)
         try:
             intake.take(layout, connection, claim, settings, now=time.time(), encoder=encoder)

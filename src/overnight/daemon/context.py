@@ -15,6 +15,7 @@ from typing import Any
 
 from overnight.daemon.errands import Errands
 from overnight.daemon.locks import Locks
+from overnight.daemon.waiting import Bell
 from overnight.daemon.wishes import Stop, Wishes
 from overnight.database import events
 from overnight.disk.layout import Layout
@@ -72,13 +73,13 @@ class Context:
     launcher_of: Callable[[str], Launcher]
     log: logging.Logger
     limits: Settings
+    bell: Bell
     errands: Errands
     started_at: float  # unix seconds
     config_problem: OvernightError | None = None
     config_looks: object = ()  # of the file that was read last; None where there was no file
     launcher: Launcher | None = None
     wishes: Wishes = field(default_factory=Wishes)
-    signals: int = 0  # how often it was asked to end
     is_over: bool = False
     is_lost: bool = False  # the workspace was moved or removed under us
     watched: Watched | None = None
@@ -88,6 +89,11 @@ class Context:
     helpers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def signals(self) -> int:
+        """How often the loop was asked to end, by signals or because its workspace went away."""
+        return max(self.bell.signals, int(self.is_lost))
 
     def tell(self, key: str, message: str, *, kind: str, level: str = "warning", at: float, **data: Any) -> bool:
         """Say something in the log and in the history where it differs from the last word of that key."""
@@ -120,3 +126,4 @@ class Context:
         if self.pump is not None:
             self.pump.close()
         self.connection.close()
+        self.bell.close()

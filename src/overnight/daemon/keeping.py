@@ -29,7 +29,6 @@ def _keep_locks(context: Context, locks: Locks, now: Moment) -> None:
         )
         if context.tell("moved", message, kind="daemon.moved", level="error", at=now.unix):
             context.is_lost = True
-            context.signals = max(context.signals, 1)
         return
     if not locks.file.is_intact():
         locks.file.release()

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from overnight.daemon import cleanup, dispatch, intake, keeping, monitor, publish, settings, settle, wishes
 from overnight.daemon.context import Context, Moment
-from overnight.daemon.waiting import Bell
 from overnight.database import intents, queue
 from overnight.disk import attempts
 
@@ -74,13 +73,13 @@ def _tell_failure(context: Context, name: str, error: Exception, now: Moment) ->
         context.log.error("%s", traceback.format_exc())
 
 
-def run(context: Context, bell: Bell) -> None:
+def run(context: Context) -> None:
     """Tick until it is over."""
     while True:
         tick(context)
         if context.is_over:
             return
-        bell.wait(TICK_S, also=_exit_descriptor(context))
+        context.bell.wait(TICK_S, also=_exit_descriptor(context))
 
 
 def _exit_descriptor(context: Context) -> int | None:

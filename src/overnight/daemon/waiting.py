@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable
 from types import FrameType
 
 LEAVE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -16,6 +15,7 @@ class Bell:
     """One pipe that anybody may ring: signal handlers, other threads."""
 
     def __init__(self) -> None:
+        self.signals = 0  # how often we were asked to end
         self._ear, self._cord = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         os.set_blocking(self._ear, False)
         os.set_blocking(self._cord, False)
@@ -34,14 +34,18 @@ class Bell:
                 while os.read(self._ear, 4096):
                     pass
 
-    def ring_on_signals(self, note: Callable[[], None]) -> None:
-        """Note each wish to leave and wake the loop; nothing else happens inside a handler."""
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            note()
-            self.ring()
-
+    def ring_on_signals(self) -> None:
+        """Count each wish to end and wake the loop; nothing else happens inside a handler."""
         for number in LEAVE:
-            signal.signal(number, handle)
+            signal.signal(number, self._on_signal)
         if hasattr(signal, "SIGIO"):
             signal.signal(signal.SIGIO, lambda number, frame: None)  # of a lease that somebody breaks
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signals += 1
+        self.ring()
+
+    def close(self) -> None:
+        """Give the pipe back."""
+        os.close(self._ear)
+        os.close(self._cord)

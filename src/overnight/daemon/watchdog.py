@@ -37,7 +37,6 @@ class Watchdog:
     layout: Layout
     log: logging.Logger
     bell: Bell
-    signals: int = 0
     passed_on: int = 0
     child: subprocess.Popen[bytes] | None = None
     starts: list[float] = field(default_factory=list)  # monotonic seconds
@@ -50,7 +49,7 @@ class Watchdog:
                 self._wait_for(other)
                 code: int | None = None
                 why = f"the daemon (pid {other.pid}), started by somebody else, is gone"
-            elif self.signals or not self._is_wanted():
+            elif self.bell.signals or not self._is_wanted():
                 self.log.info("nobody wants the daemon to run: the watchdog ends")
                 return ExitCode.OK
             else:
@@ -62,7 +61,7 @@ class Watchdog:
             if not self.layout.root.is_dir():
                 self.log.error("the workspace is gone: the watchdog ends")
                 return ExitCode.USAGE
-            if code != ExitCode.BUSY and not self.signals and self._is_wanted():
+            if code != ExitCode.BUSY and not self.bell.signals and self._is_wanted():
                 self._say(f"{why}; it is started again", kind="daemon.restarted")
                 self._pause()
 
@@ -103,7 +102,7 @@ class Watchdog:
 
     def _pass_on(self, loop: Identity | None) -> None:
         """Tell the loop what we were told: each signal once."""
-        if loop is not None and self.passed_on < self.signals:
+        if loop is not None and self.passed_on < self.bell.signals:
             self.passed_on += 1
             processes.send(loop, signal.SIGTERM)
 
@@ -130,7 +129,7 @@ class Watchdog:
         if pause_s:
             self.log.warning("%d starts in %g s: the next one in %g s", len(self.starts), window_s, pause_s)
         deadline = now + pause_s
-        while (left := deadline - time.monotonic()) > 0 and not self.signals and self._is_wanted():
+        while (left := deadline - time.monotonic()) > 0 and not self.bell.signals and self._is_wanted():
             self.bell.wait(min(left, LOOK_S))
 
     def _say(self, message: str, *, kind: str) -> None:
@@ -161,6 +160,8 @@ def _shown(code: int | None) -> str:
 
 def main(folder: Path) -> ExitCode:
     """Keep the loop of one workspace alive."""
+    bell = Bell()
+    bell.ring_on_signals()
     try:
         layout = workspace.open_workspace(folder)
         lock = files.Lock(layout.watchdog_lock)
@@ -170,17 +171,10 @@ def main(folder: Path) -> ExitCode:
     except OvernightError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    bell = Bell()
-    watchdog = Watchdog(layout=layout, log=log, bell=bell)
-    bell.ring_on_signals(lambda: _note_signal(watchdog))
     try:
-        return watchdog.keep()
+        return Watchdog(layout=layout, log=log, bell=bell).keep()
     finally:
         lock.release()
-
-
-def _note_signal(watchdog: Watchdog) -> None:
-    watchdog.signals += 1
 
 
 if __name__ == "__main__":

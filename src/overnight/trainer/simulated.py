@@ -6,8 +6,8 @@ For tests of the daemon and a look at it on any machine. Like the real one it re
 row, their order, the seed and the learning rate. Each checkpoint carries the ledger of all rows consumed so far.
 
 Options stand in the environment variable OVERNIGHT_SIMULATED as ``name=value``, separated by commas: ``step_s`` and
-``load_s`` (seconds), ``fault=KIND@STEP[:ATTEMPTS]``: at a step within the job (0 is while loading), in the first so many
-attempts of each job.
+``load_s`` (seconds), ``fault=KIND@STEP[:ATTEMPTS]``: at a step within the job (0 is while loading), in the first so
+many attempts of each job.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from overnight.disk import attempts, checkpoints, files
 from overnight.disk.layout import Layout
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
 from overnight.domain.checkpoint import Manifest, Verdict
-from overnight.domain.config import LOCKED_KEYS, flatten
 from overnight.domain.errors import ExitCode
 
 VARIABLE = "OVERNIGHT_SIMULATED"
@@ -115,8 +114,8 @@ class Simulation:
         self._beat()
         self._load()
         order = self._order()
-        per_step = self._setting("train.batch_size") * self._setting("train.gradient_accumulation_steps")
-        epochs = self._setting("train.epochs")
+        per_step = self._setting("train", "batch_size") * self._setting("train", "gradient_accumulation_steps")
+        epochs = self._setting("train", "epochs")
         steps = -(-len(order) // epochs // per_step) * epochs
         self.total = self.spec.start_step + steps
         self._enter(Phase.TRAINING)
@@ -131,13 +130,17 @@ class Simulation:
             if self._is_asked():
                 self._save(steps)
                 raise Left
-            if self.model.job_step % self._setting("checkpoint.every_steps") == 0 or self.model.job_step == steps:
+            if self.model.job_step % self._setting("checkpoint", "every_steps") == 0 or self.model.job_step == steps:
                 self._save(steps)
         return self._report(Outcome.COMPLETED, None, f"{steps} steps trained")
 
-    def _setting(self, key: str) -> int:
-        value = flatten(self.spec.settings)[key]
-        return int(value)
+    def _setting(self, section: str, name: str) -> int:
+        return int(self._section(section)[name])
+
+    def _section(self, name: str) -> dict[str, Any]:
+        value = self.spec.settings[name]
+        assert isinstance(value, dict)
+        return value
 
     def _load(self) -> None:
         if self.options.load_s:
@@ -162,7 +165,7 @@ class Simulation:
         with open(self.spec.dataset, "rb") as file:
             count = sum(1 for _ in file)
         order: list[str] = []
-        for epoch in range(self._setting("train.epochs")):
+        for epoch in range(self._setting("train", "epochs")):
             numbers = list(range(count))
             random.Random(self.spec.seed * 10_007 + epoch).shuffle(numbers)
             order += [f"{self.spec.dataset_id[:12]}:{number}" for number in numbers]
@@ -171,7 +174,7 @@ class Simulation:
     def _step(self, rows: list[str]) -> None:
         if self.options.step_s:
             time.sleep(self.options.step_s)
-        rate = flatten(self.spec.settings)["train.learning_rate"]
+        rate = self._section("train")["learning_rate"]
         text = "|".join([self.model.chain, *rows, str(rate), str(self.spec.seed), str(self.model.job_step)])
         self.model.chain = hashlib.sha256(text.encode()).hexdigest()
         self.model.ledger += rows
@@ -208,7 +211,7 @@ class Simulation:
         self._enter(Phase.TRAINING)
 
     def _manifest(self, steps: int) -> Manifest:
-        flat = flatten(self.spec.settings)
+        settings = self.spec.settings
         return Manifest(
             step=self.model.step,
             job=self.spec.job,
@@ -218,9 +221,12 @@ class Simulation:
             attempt=self.spec.attempt,
             dataset_id=self.spec.dataset_id,
             created_at=time.time(),
-            model_name=str(flat["model_name"]),
-            method=str(flat["method"]),
-            locked={key: flat.get(key) for key in LOCKED_KEYS},
+            model_name=str(settings["model_name"]),
+            method=str(settings["method"]),
+            locked={
+                **{key: settings[key] for key in ("model_name", "base_model", "max_length", "method", "seed")},
+                **{f"lora.{key}": value for key, value in self._section("lora").items()},
+            },
             data_cursor={"rows": len(self.model.ledger)},
             fingerprints={"dataset": self.spec.dataset_id},
             environment={"threads": self.spec.threads, "simulated": True},
