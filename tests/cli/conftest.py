@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from overnight import cli
+from overnight.control import making
 from overnight.disk.layout import Layout
 
 
@@ -47,9 +49,17 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run_words
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made") / "workspace"
+    making.init(root, base_model="builtin:tiny", model_name=None, assignments=[], say=lambda text: None)
+    return root
+
+
 @pytest.fixture
-def layout(tmp_path: Path, run: Run) -> Layout:
-    assert run("init", str(tmp_path / "workspace"), "--base-model", "builtin:tiny").code == 0
+def layout(tmp_path: Path, made_once: Path) -> Layout:
+    """A fresh copy of a workspace as init makes it."""
+    shutil.copytree(made_once, tmp_path / "workspace")
     return Layout(tmp_path / "workspace")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +19,18 @@ from overnight.domain.checkpoint import Manifest
 from overnight.domain.job import Job, Priority
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made") / "workspace"
+    making.init(root, base_model="builtin:tiny", model_name="m", assignments=[], say=lambda text: None)
+    return root
+
+
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    made = making.init(
-        tmp_path / "workspace", base_model="builtin:tiny", model_name="m", assignments=[], say=lambda text: None
-    )
-    return made.layout
+def layout(tmp_path: Path, made_once: Path) -> Layout:
+    """A fresh copy of a workspace as init makes it."""
+    shutil.copytree(made_once, tmp_path / "workspace")
+    return Layout(tmp_path / "workspace")
 
 
 @pytest.fixture

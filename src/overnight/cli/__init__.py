@@ -5,6 +5,8 @@ Start-up time is a promise: what a verb needs is imported inside the verb, and a
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -57,9 +59,10 @@ def _command() -> Any:
 
 
 def _tell(error: OvernightError, words: list[str]) -> int:
-    if "--json" in words:
-        output.print_json({"error": output.error_json(error)})
-    output.say(f"{PROGRAM}: {error}")
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it: the exit code says it all the same
+        if "--json" in words:
+            output.print_json({"error": output.error_json(error)})
+        output.say(f"{PROGRAM}: {error}")
     return int(error.exit_code)
 
 
@@ -83,6 +86,8 @@ def _translated(error: Exception) -> OvernightError:
         return translated(error, Path("state.db"))
     if isinstance(error, sqlite3.DatabaseError):
         return damaged(error, Path("state.db"))
+    if isinstance(error, PermissionError):
+        return _forbidden(error)
     if isinstance(error, OSError) and files.is_disk_trouble(error):
         refusal: DiskError = files.disk_error(error, error.filename or "the disk")
         return refusal
@@ -90,6 +95,22 @@ def _translated(error: Exception) -> OvernightError:
         f"Overnight met an error of its own: {type(error).__name__}: {error}",
         fix=f"the same with {PROGRAM} --debug shows where; please report it",
         code="internal",
+    )
+
+
+def _forbidden(error: PermissionError) -> DiskError:
+    """Return the user's words for a workspace of another user."""
+    path = error.filename or "the workspace"
+    try:
+        owner = f"uid {os.stat(os.path.dirname(path)).st_uid}"
+    except (OSError, TypeError):
+        owner = "its owner"
+    return DiskError(
+        f"This user may not use {path}",
+        found=f"{error.strerror} (uid {os.geteuid()})",
+        expected=f"the workspace's owner ({owner})",
+        fix="run the command as the user that runs the daemon",
+        code="EACCES",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     """Open the database for reading only; nothing is created or migrated. Raises like connect."""
     if not path.exists():
         return connect(path)  # raises
-    connection = _open(path)
+    connection = _open(path, is_frozen=_is_frozen(path))
     try:
         connection.execute("PRAGMA query_only=ON")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -67,9 +68,18 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _is_frozen(path: Path) -> bool:
+    """Return whether nobody can write there (a read-only file system) and no process has it open.
+
+    SQLite reads a database in WAL mode from such a place only when it is told that nothing changes.
+    """
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY) and not path.with_name(f"{path.name}-shm").exists()
+
+
+def _open(path: Path, *, is_frozen: bool = False) -> sqlite3.Connection:
+    target: Path | str = f"{path.resolve().as_uri()}?immutable=1" if is_frozen else path
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(target, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=is_frozen)
     except sqlite3.OperationalError as error:
         raise translated(error, path) from error
     connection.row_factory = sqlite3.Row
