@@ -44,9 +44,7 @@ def arrange(spec: Spec, scratch: Path) -> None:
         }
     elif "HF_HOME" not in os.environ and not os.access(Path.home(), os.W_OK):
         settings["HF_HOME"] = str(Path(spec.workspace) / ".overnight" / "hub")
-    if (
-        "OMP_WAIT_POLICY" not in os.environ
-    ):  # threads that wait must not spin: on a busy machine that costs 4 to 10 times
+    if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads must not spin: on a busy machine steps take 4 to 10 times
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.update(settings)
     if "LOCAL_RANK" not in os.environ:  # one process uses one GPU
