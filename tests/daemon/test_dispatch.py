@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from overnight.daemon.dispatch import seed_of
 from overnight.disk import attempts
+from overnight.domain.attempt import FailureKind
 from overnight.domain.job import JobState, Priority
+from overnight.launchers.base import Exited, Launcher, Running
+from overnight.launchers.choice import launcher_of
+from overnight.launchers.local import launch_error
 from simulated_rig import Rig
 
 
@@ -206,3 +212,49 @@ def test_settings_are_read_as_json_never_guessed(rig: Rig) -> None:
     rig.tick_until(context, lambda: context.standing.state == "waiting")
     assert "config.json is missing" in context.standing.reason
     assert json.dumps(rig.jobs()[0].settings) == "null"
+
+
+def test_a_clock_that_was_set_back_holds_no_retry_up(rig: Rig) -> None:
+    rig.make(files=1)
+    context = rig.context()
+    context.connection.execute("UPDATE jobs SET not_before = ?", (context.started_at + 365 * 86_400,))
+    rig.tick_until(context, rig.is_done)
+
+
+class Refusing:
+    """A launcher whose first launches fail as they do where no more processes are allowed."""
+
+    def __init__(self, real: Launcher, *, times: int) -> None:
+        self.real = real
+        self.times = times
+
+    def start(self, folder: Path, *, workspace: Path, record: Callable[[str], None]) -> str:
+        self.times -= 1
+        if self.times >= 0:
+            raise launch_error(OSError(errno.EAGAIN, "Resource temporarily unavailable"), what="The trainer")
+        return self.real.start(folder, workspace=workspace, record=record)
+
+    def poll(self, handle: str) -> Running | Exited:
+        return self.real.poll(handle)
+
+    def stop(self, handle: str) -> None:
+        self.real.stop(handle)
+
+    def kill(self, handle: str) -> None:
+        self.real.kill(handle)
+
+    def exit_descriptor(self, handle: str) -> int | None:
+        return self.real.exit_descriptor(handle)
+
+
+def test_a_trainer_that_cannot_be_started_is_told_and_tried_again_and_costs_the_job_nothing(rig: Rig) -> None:
+    rig.make(files=1)
+    context = rig.context()
+    launcher = Refusing(launcher_of("local"), times=2)
+    context.launcher_of = lambda kind: launcher
+    rig.tick_until(context, rig.is_done)
+    refused = rig.attempts()[:2]
+    assert [attempt.kind for attempt in refused] == [FailureKind.DEPENDENCY] * 2
+    assert "EAGAIN" in refused[0].reason
+    assert rig.jobs()[0].charged == 0
+    assert any("EAGAIN" in event["message"] for event in rig.events("job.retry"))

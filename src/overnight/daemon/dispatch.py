@@ -23,6 +23,7 @@ from overnight.domain.config import Settings
 from overnight.domain.errors import OvernightError
 from overnight.domain.job import Job, JobState
 from overnight.domain.locked import locked_keys_changed, refused, unreadable_lock
+from overnight.domain.retry import LONGEST_PAUSE_S
 from overnight.launchers.base import LaunchError
 from overnight.launchers.processes import usable_threads
 
@@ -67,6 +68,9 @@ def _next_job(context: Context, now: Moment) -> Job | None:
     if context.wishes.paused is not None:
         context.stand("paused", context.wishes.paused, at=now.unix)
         return None
+    pause_end = queue.next_pause_end(context.connection)
+    if pause_end is not None and pause_end > now.unix + 2 * LONGEST_PAUSE_S:
+        queue.end_pauses(context.connection)  # no pause is that long: the clock was set back
     job, wait = _choose(context, now)
     if job is None:
         _rest(context, wait, now)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import Any
 
 from overnight.daemon.context import Context, Moment, Standing
@@ -20,6 +21,8 @@ from overnight.status import snapshot, training_status
 SCHEMA = 1
 EVERY_S = 1.0
 AT_MOST_EVERY_S = 0.25
+COST_SHARE = 100
+"""The picture costs more the longer the queue is: between two stays a hundred times what one takes."""
 
 _STATES = {
     None: "loading",
@@ -90,10 +93,13 @@ def _say_status(context: Context, now: Moment) -> None:
     watched = context.watched
     looks: Any = (context.standing.state, context.standing.reason, watched.looks if watched is not None else None)
     age_s = now.boot - context.memory.get("status_at", float("-inf"))
-    if age_s < AT_MOST_EVERY_S or (looks == context.memory.get("status") and age_s < EVERY_S):
+    least_s = min(EVERY_S, max(AT_MOST_EVERY_S, COST_SHARE * context.memory.get("status_cost_s", 0.0)))
+    if age_s < least_s or (looks == context.memory.get("status") and age_s < EVERY_S):
         return
+    began = time.thread_time()
     shot = snapshot(context.layout, context.connection, now=now.unix)
     files.write_json_atomically(context.layout.status_file, training_status(shot))
+    context.memory["status_cost_s"] = time.thread_time() - began
     context.memory["status"], context.memory["status_at"] = looks, now.boot
 
 

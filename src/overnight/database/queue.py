@@ -157,6 +157,11 @@ def next_pause_end(connection: sqlite3.Connection) -> float | None:
     return float(row[0]) if row[0] is not None else None
 
 
+def end_pauses(connection: sqlite3.Connection) -> int:
+    """Let every waiting retry go on now; return how many there were."""
+    return connection.execute("UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND not_before > 0").rowcount
+
+
 def move(
     connection: sqlite3.Connection,
     job: int,

@@ -47,6 +47,7 @@ CREATE TABLE attempts (
     CHECK ((state = 'ended') = (outcome IS NOT NULL))
 );
 CREATE INDEX attempts_open ON attempts (state) WHERE state != 'ended';
+CREATE INDEX attempts_unsettled ON attempts (id) WHERE settled = 0;
 
 -- What the operator wants; survives restarts. One row an intent.
 CREATE TABLE intents (
