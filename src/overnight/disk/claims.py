@@ -30,6 +30,9 @@ _NEW = ".new-"
 _newest: dict[Path, int] = {}
 """The newest stamp that this process knows of each folder of claims."""
 
+_durable: dict[Path, set[str]] = {}
+"""Claims whose way out of the inbox this process has synced."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
@@ -131,8 +134,13 @@ def find(layout: Layout, claim: str) -> Claim:
 def make_durable(layout: Layout, claim: Claim) -> None:
     """Make sure that the claim survives a power cut, before anything is decided on it."""
     files.sync_directory(claim.folder)
-    files.sync_directory(layout.claimed)
-    files.sync_directory(layout.inbox)
+    durable = _durable.setdefault(layout.claimed, set())
+    if claim.id not in durable:  # both folders once for all that wait: there may be thousands
+        waiting = pending(layout)
+        files.sync_directory(layout.claimed)
+        files.sync_directory(layout.inbox)
+        durable.clear()
+        durable.update(waiting)
 
 
 def finish(layout: Layout, claim: Claim) -> None:

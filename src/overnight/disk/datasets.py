@@ -119,7 +119,7 @@ def store(
         if not validation.ok:
             return validation
         validation = replace(validation, dataset=scan.dataset_id)
-        files.write_json_durably(staging / "report.json", validation.to_json())
+        files.write_json_atomically(staging / "report.json", validation.to_json())  # told, never relied on
         _keep(staging, datasets / scan.dataset_id)
         return validation
     except OSError as error:

@@ -196,12 +196,13 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def open_new(path: Path) -> Iterator[IO[bytes]]:
+def open_new(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """Open a file that must not be there for writing; synced on leaving. Errors pass as OSError."""
     with open(path, "xb") as writer:
         yield writer
         writer.flush()
-        os.fsync(writer.fileno())
+        if sync:
+            os.fsync(writer.fileno())
 
 
 def make_directory(path: Path) -> None:

@@ -82,7 +82,7 @@ def _first_there(*paths: Path) -> Path | None:
 
 def _move(source: Path, target: Path, job: Job) -> None:
     try:
-        files.rename_durably(source, _free(target, job, source))
+        files.rename(source, _free(target, job, source))  # lost in a power cut, it is simply done again
     except FileNotFoundError:
         return  # somebody took it away: no run needs it
     except OSError as error:
