@@ -35,13 +35,11 @@ def is_open_for_writing(path: Path) -> bool:
 
 def _is_open_somewhere(device: int, inode: int) -> bool:
     """Search /proc for a process that has a file open for writing."""
-    for process in os.scandir("/proc") if os.path.isdir("/proc") else []:
-        if not process.name.isdigit():
-            continue
+    for process in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else []):
         try:
-            for entry in os.scandir(f"/proc/{process.name}/fd"):
-                facts = os.stat(entry.path)
-                if (facts.st_dev, facts.st_ino) == (device, inode) and _writes(process.name, entry.name):
+            for descriptor in os.listdir(f"/proc/{process}/fd"):
+                facts = os.stat(f"/proc/{process}/fd/{descriptor}")
+                if (facts.st_dev, facts.st_ino) == (device, inode) and _writes(process, descriptor):
                     return True
         except OSError:
             continue  # it is gone, or another user's

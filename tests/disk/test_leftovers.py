@@ -1,0 +1,30 @@
+"""Unfinished writes of dead processes are told from those of living ones, and from everybody else's files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from overnight.disk.leftovers import is_orphaned_temporary
+
+
+def dead_pid() -> int:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+def test_an_unfinished_write_of_a_dead_process_is_left_over() -> None:
+    assert is_orphaned_temporary(Path(f".status.json.{dead_pid()}.0123abcd.tmp"))
+
+
+def test_the_write_of_a_living_process_is_not() -> None:
+    assert not is_orphaned_temporary(Path(f".status.json.{os.getpid()}.0123abcd.tmp"))
+
+
+@pytest.mark.parametrize("name", ["status.json", ".hidden", "a.tmp", ".a.tmp", ".a.12x.0123abcd.tmp", ".a.12.xyz.tmp"])
+def test_other_names_are_nobody_s_leftovers(name: str) -> None:
+    assert not is_orphaned_temporary(Path(name))
