@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 import transformers  # noqa: E402
 from rig import Rig, merged, sums  # noqa: E402
+from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from overnight.disk import builtin  # noqa: E402
 from overnight.disk.tokenizer import load_encoder  # noqa: E402
@@ -43,7 +44,7 @@ class Given:
         scratch.mkdir()
         return data.prepare(
             self.path, load_encoder(Path(self.spec.base_model)), config.parse(self.spec.settings),
-            scratch=scratch, pulse=self.pulse, wishes=self.wishes,
+            dataset_id=self.spec.dataset_id, scratch=scratch, pulse=self.pulse, wishes=self.wishes,
         )  # fmt: skip
 
 
@@ -226,3 +227,42 @@ def test_transformers_own_tokenizer_reads_a_conversation_as_ours_does(tmp_path: 
         theirs = tokenizer.apply_chat_template(source["messages"], tokenize=True)["input_ids"]
         assert row["input_ids"] == theirs[: len(row["input_ids"])]
         assert len(theirs) - len(row["input_ids"]) <= 1
+
+
+def test_rows_that_are_not_the_ones_admitted_are_not_trained(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rows = rig.rows(sums(1, 8), "a")
+    spec = rig.spec(1, rows)
+    rows.write_text(rows.read_text().replace("+", "-"))
+    report = rig.run(spec)
+    assert (report.kind, report.charged) == (FailureKind.DATA_FORMAT, True)
+    assert "admitted" in report.message
+
+
+def test_rows_that_are_gone_are_named_and_not_charged(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rows = rig.rows(sums(1, 8), "a")
+    spec = rig.spec(1, rows)
+    rows.unlink()
+    report = rig.run(spec)
+    assert (report.kind, report.charged) == (FailureKind.FILE_NOT_FOUND, False)
+    assert "rows.jsonl" in report.message
+
+
+def test_a_base_with_tied_weights_and_odd_generation_settings_is_trained_in_full_and_resumed(tmp_path: Path) -> None:
+    states = []
+    for name, fault in (("a", None), ("b", "step:5:raise")):
+        rig = Rig(tmp_path / name, method="full", train__epochs=2)
+        base = rig.layout.base / "tiny"
+        config = json.loads((base / "config.json").read_text())
+        (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+        weights = load_file(base / "model.safetensors")
+        del weights["lm_head.weight"]
+        save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+        generation = json.loads((base / "generation_config.json").read_text())
+        (base / "generation_config.json").write_text(json.dumps({**generation, "temperature": 0.6, "top_p": 0.9}))
+        for job in (1, 2):
+            rig.train(job, rig.rows(sums(job, 22), str(job)), fault=fault)
+        states.append(rig.state())
+    assert states[0] == states[1]
+    assert not any("lm_head" in key for key in states[0])

@@ -98,6 +98,18 @@ def test_without_the_data_cursor_the_comparison_fails(tmp_path: Path, monkeypatc
     assert any(undisturbed[name] != disturbed[name] for name in undisturbed if ".safetensors" in name)
 
 
+def test_two_threads_are_as_exact_as_one(tmp_path: Path) -> None:
+    states = []
+    try:
+        for name, fault in (("a", None), ("b", "step:4:raise")):
+            rig = Rig(tmp_path / name, train__epochs=2, lora__dropout=0.1)
+            rig.train(1, rig.rows(sums(1, 22), "a"), fault=fault, threads=2)
+            states.append(rig.state())
+    finally:
+        torch.set_num_threads(1)
+    assert states[0] == states[1]
+
+
 def chain(root: Path, **changes: Any) -> Rig:
     rig = Rig(root, max_length=64, checkpoint__every_steps=5, **changes)
     for job in (1, 2, 3):

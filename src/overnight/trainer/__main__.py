@@ -25,7 +25,7 @@ from overnight.domain.errors import ConfigError, DiskError, ExitCode
 from overnight.trainer import environment, failures, faults
 from overnight.trainer.pulse import Pulse
 from overnight.trainer.run import Run
-from overnight.trainer.wishes import AskedToLeave, Wishes
+from overnight.trainer.wishes import SIGNALS, AskedToLeave, Wishes
 
 LOCK_WAIT_S = 20.0
 """For the trainer before us, which may still be dying."""
@@ -52,7 +52,12 @@ def main(arguments: list[str]) -> int:
         print(f"The attempt in {folder} cannot be read: {error}", file=sys.stderr)
         return ExitCode.PROBLEM
     pulse = Pulse(folder, spec)
-    report = attempt(folder, spec, pulse)
+    try:
+        report = attempt(folder, spec, pulse)
+    except AskedToLeave as asked:  # between two lines of the trainer's border
+        report = left_early(pulse, asked)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # it is leaving, and nothing may keep it from its last word
     return leave(folder, pulse, report)
 
 

@@ -12,8 +12,9 @@ Whether a row is held out hangs on its bytes alone: the same row is held out in 
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,22 +85,36 @@ class Prepared:
 
 
 def prepare(
-    rows: Path, encoder: Encoder, settings: Settings, *, scratch: Path, pulse: Pulse, wishes: Wishes
+    rows: Path,
+    encoder: Encoder,
+    settings: Settings,
+    *,
+    dataset_id: str,
+    scratch: Path,
+    pulse: Pulse,
+    wishes: Wishes,
 ) -> Prepared:
-    """Encode the stored rows of a job. Raises DataError where nothing supervised is left, AskedToLeave, DiskError."""
+    """Encode the stored rows of a job.
+
+    Raises DataError where they are not those that were admitted or nothing supervised is left, AskedToLeave, DiskError.
+    """
     account = Account()
     held_out: list[dict[str, Any]] = []
     path = scratch / "train.arrow"
     share = settings.evaluation.holdout
+    digest = hashlib.sha256()
     try:
         with files.open_new(path) as sink, pyarrow.ipc.new_stream(sink, SCHEMA) as writer:
-            for chunk in _chunks(rows):
+            for chunk in _chunks(rows, digest.update):
                 table = _encode_chunk(chunk, encoder, settings, share, account, held_out)
                 writer.write_batch(table)
                 pulse.beat()
                 wishes.obey_at_once()
+    except (FileNotFoundError, PermissionError):  # of reading
+        raise
     except OSError as error:
         raise files.disk_error(error, path) from error
+    _require_same(digest.hexdigest(), dataset_id)
     _require_something(account, settings)
     train = datasets.Dataset.from_file(str(path))
     if settings.train.packing:
@@ -123,11 +138,12 @@ def is_held_out(line: bytes, share: float) -> bool:
     return share > 0 and xxhash.xxh3_64_intdigest(line) < share * 2**64
 
 
-def _chunks(path: Path) -> Iterator[list[tuple[int, bytes]]]:
+def _chunks(path: Path, on_line: Callable[[bytes], None]) -> Iterator[list[tuple[int, bytes]]]:
     """Yield numbered lines, many at a time; numbers count the stored rows from 1."""
     chunk: list[tuple[int, bytes]] = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
+            on_line(line)
             chunk.append((number, line.rstrip(b"\r\n")))
             if len(chunk) == CHUNK_ROWS:
                 yield chunk
@@ -185,6 +201,16 @@ def _row(number: int, line: bytes) -> Row:
             fix="add the file again; overnight validate FILE says more",
         )
     return row
+
+
+def _require_same(found: str, expected: str) -> None:
+    if found != expected:
+        raise DataError(
+            "The stored data set is not the one that was admitted",
+            found=f"SHA-256 {found}",
+            expected=f"SHA-256 {expected}",
+            fix="add the file again; nothing in .overnight/ is for editing",
+        )
 
 
 def _require_something(account: Account, settings: Settings) -> None:

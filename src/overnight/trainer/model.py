@@ -120,6 +120,7 @@ def load(base: Path, checkpoint: Path | None, settings: Settings, device: Device
                 fix="see overnight verify; bring the base model back from its origin",
             ) from error
         raise
+    mend_generation(model)
     weights = sum(parameter.numel() for parameter in model.parameters())
     return Loaded(model, tokenizer, weights)
 
@@ -153,6 +154,17 @@ def _read_weights(folder: Path, device: Device, *, quantized: bool) -> Any:
         use_safetensors=True,
         **extra,
     )
+
+
+def mend_generation(model: Any) -> None:
+    """Let a base model's generation settings be saved: some name a temperature and do not say that they sample."""
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        return
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        settings.do_sample = True
 
 
 def require_room(loaded: Loaded, *, longest: int, highest_token: int) -> None:
