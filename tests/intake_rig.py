@@ -17,6 +17,7 @@ from overnight.database.connection import Connection
 from overnight.disk import claims
 from overnight.disk.layout import Layout
 from overnight.domain.config import Settings
+from overnight.domain.job import Priority
 
 GOOD = json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}).encode()
 
@@ -34,10 +35,12 @@ def make(root: Path) -> tuple[Layout, Connection]:
     return layout, connection.connect(layout.database, create=True)
 
 
-def take_everything(root: Path) -> None:
-    """Claim each file of the inbox, and take each claim: what daemon and recovery do."""
+def take_everything(root: Path, *added: Path) -> None:
+    """Claim each file of the inbox and a copy of each added one, and take each claim: what daemon and recovery do."""
     layout = Layout(root)
     opened = connection.connect(layout.database)
+    for path in added:
+        claims.claim_by_copy(layout, path, at=time.time(), priority=Priority.NORMAL)
     for path in sorted(layout.inbox.iterdir()):
         claims.claim_by_rename(layout, path, at=time.time())
     for taken in intake.take_all(layout, opened, settings(), now=time.time):
@@ -72,4 +75,4 @@ def bound_by_modes() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    take_everything(Path(sys.argv[1]))
+    take_everything(*map(Path, sys.argv[1:]))

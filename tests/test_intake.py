@@ -337,12 +337,13 @@ FILES_IN = {"a.jsonl": GOOD + b"\n" + GOOD + b"\n", "b.jsonl": BAD + GOOD + b"\n
 STRACE = shutil.which("strace")
 
 
-def start_killed(root: Path, syscall: str, number: int) -> int | None:
-    """Take everything in a child that is killed at its n-th call; return the signal, None where it got through."""
+def start_killed(root: Path, syscall: str, number: int, *added: Path) -> int | None:
+    """Add and take everything in a child killed at its n-th call; return the signal, None where it got through."""
     assert STRACE is not None
     done = subprocess.run(
         [STRACE, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={syscall}",
-         "-e", f"inject={syscall}:signal=KILL:when={number}", sys.executable, intake_rig.__file__, str(root)],
+         "-e", f"inject={syscall}:signal=KILL:when={number}", sys.executable, intake_rig.__file__, str(root),
+         *map(str, added)],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     if done.returncode == 0:
@@ -384,6 +385,29 @@ def test_a_crash_at_any_point_is_repaired_by_taking_again(tmp_path: Path, syscal
         check_everything_is_there_once(Layout(root))
         shutil.rmtree(root)
     assert num_killed >= count // step // 2, "the kills did not happen"
+
+
+@pytest.mark.crash
+@pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+def test_a_crash_while_a_copy_is_made_leaves_one_whole_job_or_none(tmp_path: Path) -> None:
+    layout, opened = intake_rig.make(tmp_path / "workspace")
+    origin = tmp_path / "origin.jsonl"
+    origin.write_bytes(GOOD + b"\n")
+    num_jobs = []
+    for number in range(1, 9):
+        start_killed(layout.root, "rename" if number <= 5 else "fsync", number if number <= 5 else number - 5, origin)
+        before = len(queue.listing(opened))
+        intake_rig.take_everything(layout.root)
+        jobs = queue.listing(opened)
+        num_jobs.append(len(jobs) - before)
+        assert all(job.sha256 == hashlib.sha256(GOOD + b"\n").hexdigest() for job in jobs)
+        assert origin.read_bytes() == GOOD + b"\n"
+        claims.remove_leftovers(layout)
+        datasets.clean_up(layout.datasets)
+        assert names(layout.claimed) == []
+    assert set(num_jobs) == {0, 1}, "killed before the copy was whole: none; after: one"
+    assert len(names(layout.waiting)) == len(queue.listing(opened))
+    opened.close()
 
 
 def check_everything_is_there_once(layout: Layout) -> None:

@@ -137,6 +137,8 @@ FILES = {
     "gzip": (gzip.compress(b'{"text":"a"}\n'), FileCode.COMPRESSED),
     "zip": (b"PK\x03\x04" + b"x" * 50, FileCode.COMPRESSED),
     "zstd": (b"\x28\xb5\x2f\xfd" + b"x" * 50, FileCode.COMPRESSED),
+    "a json array": (b'[\n  {"text": "a"},\n  {"text": "b"}\n]\n', FileCode.JSON_ARRAY),
+    "a json array, other style": (b'[{"text": "a"},\n{"text": "b"}]\n', FileCode.JSON_ARRAY),
     "parquet": (b"PAR1" + b"x" * 50, FileCode.COMPRESSED),
 }
 
@@ -201,6 +203,10 @@ def test_all_formats_may_stand_in_one_file(source: Path) -> None:
     assert validation.ok
     assert validation.format == "mixed"
     assert validation.formats == {"instruction": 1, "messages": 1, "prompt_completion": 1, "text": 1}
+
+
+def test_a_line_that_is_an_array_is_named_among_good_ones(source: Path) -> None:
+    assert codes(validate(source, b'[{"text":"a"}]\n' + texts("b"))) == [(1, RowCode.NOT_OBJECT)]
 
 
 # repeated rows

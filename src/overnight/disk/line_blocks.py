@@ -116,4 +116,7 @@ def _no_text(head: bytes) -> NoText | None:
         if start.strip(b"\x00"):
             return NoText(FileCode.NOT_UTF8, "the file is UTF-16 or UTF-32 without a mark, not UTF-8")
         return NoText(FileCode.BINARY, "the file begins with zero bytes: it is no text, or was lost in a crash")
+    first = head.removeprefix(_BOM).lstrip().partition(b"\n")[0].rstrip()
+    if first == b"[" or (first.startswith(b"[{") and not first.endswith(b"]")):
+        return NoText(FileCode.JSON_ARRAY, "the file is one JSON array, not one object a line")
     return None

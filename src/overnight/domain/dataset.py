@@ -25,6 +25,7 @@ class FileCode(StrEnum):
     NOT_UTF8 = "not_utf8"
     COMPRESSED = "compressed"
     BINARY = "binary"
+    JSON_ARRAY = "json_array"
     NOTHING_SUPERVISED = "nothing_supervised"
     NO_CHAT_TEMPLATE = "no_chat_template"
     NO_ROWS_LEFT = "no_rows_left"
@@ -35,6 +36,7 @@ FILE_FIXES: dict[FileCode, str] = {
     FileCode.NOT_UTF8: "save the file as UTF-8",
     FileCode.COMPRESSED: "unpack it first, and drop the .jsonl file",
     FileCode.BINARY: "write one JSON object a line, as text in UTF-8",
+    FileCode.JSON_ARRAY: "write one object a line, for example with: jq -c '.[]' OLD > NEW.jsonl",
     FileCode.NOTHING_SUPERVISED: "raise max_length, or shorten the prompts",
     FileCode.NO_CHAT_TEMPLATE: "use an instruct model as base_model, or write the rows as prompt + completion or text",
     FileCode.NO_ROWS_LEFT: "mend the rows that are named",
