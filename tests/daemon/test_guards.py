@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -179,6 +180,42 @@ def test_two_watchdogs_never_act_together(rig: Rig) -> None:
     first.send_signal(signal.SIGTERM)
     assert first.wait(20) == 0
     assert rig.daemon_pid() is None, "the signal was passed on to the loop"
+
+
+def test_a_deleted_watchdog_lock_leaves_one_watchdog(rig: Rig) -> None:
+    rig.make()
+    first = rig.start_watchdog()
+    rig.wait(lambda: watchdog_pid(rig) == first.pid and rig.daemon_pid())
+    rig.layout.watchdog_lock.unlink()
+    rig.wait(lambda: watchdog_pid(rig) is not None)
+    one = watchdog_pid(rig)
+    time.sleep(1.5)
+    assert watchdog_pid(rig) == one
+    assert (first.poll() is None) == (one == first.pid)
+
+
+def test_a_file_system_without_locks_is_refused(rig: Rig) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace to break a system call")
+    rig.make()
+    child = subprocess.run(
+        ["strace", "-f", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:error=ENOLCK",
+         sys.executable, "-m", "overnight.daemon", str(rig.layout.root)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert child.returncode == 73
+    assert "kernel locks" in child.stderr
+
+
+def test_a_folder_removed_under_the_daemon_is_made_again(rig: Rig) -> None:
+    rig.make()
+    rig.start_loop()
+    rig.wait(rig.daemon_pid)
+    shutil.rmtree(rig.layout.inbox)
+    shutil.rmtree(rig.layout.processing.parent)
+    rig.wait(lambda: rig.layout.inbox.is_dir() and rig.layout.processing.is_dir())
+    rig.drop("a.jsonl", rows=4)
+    rig.wait(lambda: rig.jobs() and rig.is_done() and rig.jobs()[0].filed)
 
 
 def test_a_watchdog_that_nobody_wants_ends(rig: Rig) -> None:

@@ -127,7 +127,7 @@ def test_an_attempt_that_was_never_launched_costs_nothing(rig: Rig) -> None:
     rig.tick_until(context, rig.is_done)
     first, second = rig.attempts()
     assert (first.outcome, second.outcome) == (Outcome.LOST, Outcome.COMPLETED)
-    assert second.started_at - first.started_at < 1
+    assert second.started_at - first.started_at < 5
 
 
 def test_steps_and_commits_are_written_down_as_they_happen(rig: Rig) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from overnight.daemon import filing, wishes
 from overnight.daemon.context import Context, Moment
-from overnight.database import events, queue
+from overnight.database import events, pauses, queue
 from overnight.disk import attempts, base_models, checkpoints, files, locked, trust
 from overnight.domain.attempt import Attempt, FailureKind, Outcome, Spec
 from overnight.domain.checkpoint import CheckpointReport, Manifest, Verdict
@@ -70,7 +70,7 @@ def _next_job(context: Context, now: Moment) -> Job | None:
         return None
     pause_end = queue.next_pause_end(context.connection)
     if pause_end is not None and pause_end > now.unix + 2 * LONGEST_PAUSE_S:
-        queue.end_pauses(context.connection)  # no pause is that long: the clock was set back
+        pauses.end_pauses(context.connection)  # no pause is that long: the clock was set back
     job, wait = _choose(context, now)
     if job is None:
         _rest(context, wait, now)
@@ -107,8 +107,8 @@ def _choose(context: Context, now: Moment) -> tuple[Job | None, str]:
     current = _current(context)
     if current is None and context.wishes.stopped is None:
         job = queue.next_in_line(context.connection, now=now.unix)
-        pause_end = queue.next_pause_end(context.connection) if job is None else None
-        return job, f"a failed job is tried again in {pause_end - now.unix:.0f} s" if pause_end is not None else ""
+        paused = pauses.first_paused(context.connection) if job is None else None
+        return job, f"{paused.file} (job {paused.id}): {paused.reason}" if paused is not None else ""
     if current is not None and current.not_before > now.unix:
         return None, current.reason
     return current, ""
@@ -122,7 +122,7 @@ def _current(context: Context) -> Job | None:
         if job is not None and job.state is JobState.QUEUED and _is_own(newest.manifest, job):
             return job
     if context.wishes.stopped is not None:
-        return queue.last_begun(context.connection)
+        return pauses.last_begun(context.connection)
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from overnight.daemon.context import Context, Moment
 from overnight.daemon.locks import Locks, holder
-from overnight.disk import files
+from overnight.disk import files, workspace
 from overnight.launchers import guards
 from overnight.launchers.base import LaunchError
 
@@ -19,6 +19,16 @@ def keep_guards(context: Context, now: Moment) -> None:
     if now.boot >= context.memory.get("guard_at", 0.0):
         context.memory["guard_at"] = now.boot + EVERY_S
         _keep_watchdog(context, now)
+        if not context.is_lost:
+            keep_folders(context, now)
+
+
+def keep_folders(context: Context, now: Moment) -> None:
+    """Make folders again that somebody removed: only what was in them is gone. Raises DiskError."""
+    for folder in workspace.missing_folders(context.layout):
+        files.make_directory(folder)
+        message = f"{folder.relative_to(context.layout.root)}/ was removed and is made again"
+        context.record(message, kind="daemon.folder_made", level="warning", at=now.unix)
 
 
 def _keep_locks(context: Context, locks: Locks, now: Moment) -> None:

@@ -121,7 +121,7 @@ def _note_steps(context: Context, attempt: Attempt, total: int) -> None:
 def note_commit(context: Context, attempt: Attempt, step: int, now: Moment) -> None:
     """Write into the history, once, that a checkpoint was committed: no later start may forget it."""
     last = events.newest_of(context.connection, "checkpoint.committed")
-    if last is None or last["data"].get("step") != step or last["data"].get("attempt") != attempt.id:
+    if last is None or last["data"].get("step") != step:
         context.record(
             f"checkpoint at step {step}", kind="checkpoint.committed", at=now.unix, step=step, attempt=attempt.id
         )

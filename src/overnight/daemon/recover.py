@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from overnight.daemon import cleanup
 from overnight.daemon.context import Context, Moment
+from overnight.daemon.keeping import keep_folders
 from overnight.database import queue
-from overnight.disk import claims, files, workspace
+from overnight.disk import claims
 from overnight.domain.job import JobMove, JobState
 
 
 def recover(context: Context, now: Moment) -> None:
     """Bring database, disk and processes to a consistent start."""
-    for folder in workspace.missing_folders(context.layout):
-        files.make_directory(folder)
-        context.record(f"{folder.name}/ was missing and is made again", kind="recover", level="warning", at=now.unix)
+    keep_folders(context, now)
     removed = cleanup.remove_leftovers(context.layout) + claims.remove_leftovers(context.layout)
     if removed:
         context.log.info("removed what was left half done: %s", ", ".join(removed[:20]))

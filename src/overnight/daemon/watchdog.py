@@ -30,6 +30,10 @@ LOOK_S = 1.0
 LONGEST_PAUSE_S = 60.0
 
 
+class Replaced(Exception):
+    """Another watchdog has taken our place; it looks after the loop."""
+
+
 @dataclass(slots=True)
 class Watchdog:
     """One watchdog and what it remembers."""
@@ -37,6 +41,7 @@ class Watchdog:
     layout: Layout
     log: logging.Logger
     bell: Bell
+    lock: files.Lock
     passed_on: int = 0
     child: subprocess.Popen[bytes] | None = None
     starts: list[float] = field(default_factory=list)  # monotonic seconds
@@ -61,7 +66,9 @@ class Watchdog:
             if not self.layout.root.is_dir():
                 self.log.error("the workspace is gone: the watchdog ends")
                 return ExitCode.USAGE
-            if code != ExitCode.BUSY and not self.bell.signals and self._is_wanted():
+            if code == ExitCode.BUSY:
+                self.bell.wait(LOOK_S)  # another loop was quicker, and is about to say who it is
+            elif not self.bell.signals and self._is_wanted():
                 self._say(f"{why}; it is started again", kind="daemon.restarted")
                 self._pause()
 
@@ -83,6 +90,7 @@ class Watchdog:
         identity = processes.identify(self.child.pid)
         descriptor = processes.open_process(identity) if identity is not None else None
         while (code := self.child.poll()) is None:
+            self._keep_lock()
             self._pass_on(identity)
             self.bell.wait(LOOK_S, also=descriptor)
         if descriptor is not None:
@@ -95,10 +103,24 @@ class Watchdog:
         self.log.info("the daemon runs already, as pid %d", other.pid)
         descriptor = processes.open_process(other)
         while processes.is_alive(other):
+            self._keep_lock()
             self._pass_on(other)
             self.bell.wait(LOOK_S, also=descriptor)
         if descriptor is not None:
             processes.close(descriptor)
+
+    def _keep_lock(self) -> None:
+        """Make our lock file again where somebody deleted it. Raises Replaced where another watchdog was quicker."""
+        if self.lock.is_intact():
+            return
+        self.lock.release()
+        try:
+            is_ours = self.lock.acquire(holder=holder(time.time()))
+        except OSError:
+            return  # the folder itself is gone: the loop ends, and then so do we
+        if not is_ours:
+            raise Replaced
+        self.log.error("%s was deleted under the running watchdog; it is made again", self.lock.path.name)
 
     def _pass_on(self, loop: Identity | None) -> None:
         """Tell the loop what we were told: each signal once."""
@@ -172,7 +194,10 @@ def main(folder: Path) -> ExitCode:
         print(error, file=sys.stderr)
         return error.exit_code
     try:
-        return Watchdog(layout=layout, log=log, bell=bell).keep()
+        return Watchdog(layout=layout, log=log, bell=bell, lock=lock).keep()
+    except Replaced:
+        log.error("the watchdog's lock was deleted, and another watchdog has taken it: this one ends")
+        return ExitCode.BUSY
     finally:
         lock.release()
 

@@ -144,22 +144,10 @@ def next_in_line(connection: sqlite3.Connection, *, now: float) -> Job | None:
     return min((_to_job(row) for row in rows), key=dispatch_order, default=None)
 
 
-def last_begun(connection: sqlite3.Connection) -> Job | None:
-    """Return the queued job that ran last, or None where the one that ran last is not queued."""
-    row = connection.execute("SELECT job FROM attempts ORDER BY rowid DESC LIMIT 1").fetchone()
-    job = find(connection, row["job"]) if row is not None else None
-    return job if job is not None and job.state is JobState.QUEUED and job.start_step is not None else None
-
-
 def next_pause_end(connection: sqlite3.Connection) -> float | None:
     """Return when the first waiting retry may go on (unix seconds), or None where nothing is queued."""
     row = connection.execute("SELECT min(not_before) FROM jobs WHERE state = 'queued'").fetchone()
     return float(row[0]) if row[0] is not None else None
-
-
-def end_pauses(connection: sqlite3.Connection) -> int:
-    """Let every waiting retry go on now; return how many there were."""
-    return connection.execute("UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND not_before > 0").rowcount
 
 
 def move(
