@@ -24,7 +24,7 @@ demo: $(READY)  ## train a real model on real data, kill it in the middle, see i
 check: $(READY)  ## format, lint, types, import contracts, quick tests
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
-	$(BIN)/lint-imports --no-timing > .import_linter.log || { cat .import_linter.log; exit 1; }
+	$(BIN)/lint-imports --no-logo > .import_linter.log || { cat .import_linter.log; exit 1; }
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/pytest -q -m "not slow and not crash" -n 2 --dist loadfile -p no:cacheprovider
 
@@ -32,7 +32,7 @@ test: $(READY)  ## every check and every test, crash tests and real trainers inc
 	scripts/install_debian_packages
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --durations 15
 
