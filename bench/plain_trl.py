@@ -1,0 +1,85 @@
+"""The plain trainer: TRL's SFTTrainer with PEFT, the way a careful user runs it alone. One side of bench/training.py.
+
+    python bench/plain_trl.py WORK OUT [--save-every N] [--device cpu] [--threads 1]
+
+WORK comes from bench/work.py. OUT gets Hugging Face's checkpoints, and steps.json with the time of each step's end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from work import BATCH_SIZE, LEARNING_RATE, LORA_ALPHA, LORA_DROPOUT, LORA_R, MAX_LENGTH
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--save-every", type=int, default=0, help="0: only at the end")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.set_num_threads(options.threads)
+    torch.use_deterministic_algorithms(True)
+    from datasets import load_dataset
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.time())
+
+    rows = load_dataset("json", data_files=str(options.work / "rows.jsonl"), split="train")
+    on_gpu = options.device == "cuda"
+    config = SFTConfig(
+        str(options.out),
+        per_device_train_batch_size=BATCH_SIZE,
+        num_train_epochs=1,
+        save_strategy="steps",
+        save_steps=options.save_every or 10**9,
+        save_total_limit=3,
+        logging_steps=20,
+        report_to="none",
+        max_length=MAX_LENGTH,
+        learning_rate=LEARNING_RATE,
+        use_cpu=not on_gpu,
+        bf16=on_gpu,
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        seed=7,
+        dataloader_num_workers=0,
+        packing=False,
+        average_tokens_across_devices=False,
+        model_init_kwargs={"dtype": "bfloat16" if on_gpu else "float32"},
+    )
+    trainer = SFTTrainer(
+        str(options.work / "base"),
+        args=config,
+        train_dataset=rows,
+        peft_config=LoraConfig(
+            r=LORA_R,
+            lora_alpha=LORA_ALPHA,
+            lora_dropout=LORA_DROPOUT,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    (options.out / "steps.json").write_text(json.dumps(ends))
+
+
+if __name__ == "__main__":
+    main()
