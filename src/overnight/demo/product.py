@@ -44,7 +44,7 @@ class Product:
         self._is_up = True  # from here on there may be something to end
         self.run("up", "--detach", "--no-web")
 
-    def run(self, *words: str, limit_s: float = COMMAND_LIMIT_S) -> str:
+    def run(self, *words: str, limit_s: float = COMMAND_LIMIT_S, in_own_session: bool = False) -> str:
         """Run a command on the workspace and return what it prints. Raises CommandError."""
         command = [sys.executable, "-m", "overnight", "-C", str(self.workspace), *words]
         try:
@@ -56,6 +56,7 @@ class Product:
                 encoding="utf-8",
                 errors="replace",
                 timeout=limit_s,
+                start_new_session=in_own_session,
             )
         except subprocess.TimeoutExpired as error:
             raise CommandError(list(words), 124, f"no end after {limit_s:.0f} s") from error
@@ -99,17 +100,12 @@ class Product:
             raise CommandError(arguments, code, "".join(lines))
 
     def down(self) -> None:
-        """End everything of this workspace, whatever it is doing; a keyboard interrupt does not reach this command."""
+        """End everything of this workspace, whatever it is doing; a keyboard interrupt does not reach this command.
+
+        Raises CommandError where something may still run.
+        """
         if self._is_up:
-            command = [sys.executable, "-m", "overnight", "-C", str(self.workspace), "down", "--now"]
-            subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=COMMAND_LIMIT_S,
-                start_new_session=True,
-                check=False,
-            )
+            self.run("down", "--now", in_own_session=True)
             self._is_up = False
 
     def drop(self, name: str, rows: list[dict[str, Any]]) -> Path:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from overnight.demo import asking, chart, interrupts, starting, watching
 from overnight.demo.facts import Fact, all_facts, row, sample
-from overnight.demo.product import Product
+from overnight.demo.product import CommandError, Product
 from overnight.demo.screen import Screen
 from overnight.demo.watching import Training
 from overnight.disk import files
@@ -48,8 +48,16 @@ def run(directory: Path | None, *, console: Console | None = None) -> int:
             return 130
         finally:
             with interrupts.uninterrupted():
-                product.down()
+                _end(product, screen)
     return int(ExitCode.OK)
+
+
+def _end(product: Product, screen: Screen) -> None:
+    """End what still runs; a failure of that is told beside the error that led here, not in its place."""
+    try:
+        product.down()
+    except CommandError as error:
+        screen.say(f"Something may still run. {error}", style="red")
 
 
 def _tell(product: Product, screen: Screen) -> None:
