@@ -21,7 +21,7 @@ from overnight.domain.errors import FailedError
 
 SHOWN = 8
 TIME_LIMIT_S = "180"
-MAX_NEW_TOKENS = "24"
+MAX_NEW_TOKENS = "20"
 """Enough for a base model to get to the point in a sentence."""
 
 

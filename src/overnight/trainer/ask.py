@@ -25,6 +25,7 @@ from typing import Any
 
 from overnight.disk import files
 from overnight.domain.errors import DataError, ExitCode, OvernightError, UsageError
+from overnight.trainer import environment
 
 Messages = list[dict[str, str]]
 Say = Callable[[str], None]
@@ -189,6 +190,7 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are folders here: nothing is looked up
     os.environ.setdefault("TQDM_DISABLE", "1")
+    environment.wait_without_spinning()
     warnings.simplefilter("ignore")
     started = time.monotonic()
     try:

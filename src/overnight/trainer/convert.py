@@ -23,6 +23,7 @@ from pathlib import Path
 
 from overnight.disk import files
 from overnight.domain.errors import DiskError, ExitCode, OvernightError, UsageError
+from overnight.trainer import environment
 from overnight.trainer.smollm2 import DTYPE, NAME, PACKAGE, Say, check_answer, save_as_hugging_face, source_file
 
 FORMAT = 1
@@ -202,6 +203,7 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is in the package: nothing is looked up
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    environment.wait_without_spinning()
     warnings.simplefilter("ignore")
     started = time.monotonic()
     try:

@@ -44,12 +44,20 @@ def arrange(spec: Spec, scratch: Path) -> None:
         }
     elif "HF_HOME" not in os.environ and not os.access(Path.home(), os.W_OK):
         settings["HF_HOME"] = str(Path(spec.workspace) / ".overnight" / "hub")
-    if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads must not spin: on a busy machine steps take 4 to 10 times
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    wait_without_spinning()
     os.environ.update(settings)
     if "LOCAL_RANK" not in os.environ:  # one process uses one GPU
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+
+
+def wait_without_spinning() -> None:
+    """Let threads that wait for others sleep: spinning ones make a step take four to ten times on a busy machine.
+
+    Call before torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def library_versions() -> dict[str, str]:
