@@ -70,12 +70,13 @@ def scores(questions: list[Fact], answers: Answers) -> tuple[Score, Score]:
 
 def show(screen: Screen, questions: list[Fact], answers: Answers) -> None:
     """Print a few answers and both scores, side by side."""
-    table = Table(title=None, show_footer=True)
+    table = Table(show_footer=True)
     base, trained = scores(questions, answers)
-    table.add_column("ISO alpha-3 code of", footer=f"right, of all {len(questions)}")
-    table.add_column("right answer")
-    table.add_column("base model says", footer=str(base), max_width=40)
-    table.add_column("trained model says", footer=str(trained), max_width=24)
+    room = max(20, min(60, screen.console.width - 58))
+    table.add_column("ISO alpha-3 code of", footer=f"right, of all {len(questions)}", no_wrap=True, width=25)
+    table.add_column("right", no_wrap=True, width=5)
+    table.add_column("base model", footer=str(base), no_wrap=True, width=room)
+    table.add_column("trained model", footer=str(trained), no_wrap=True, width=13)
     for fact, before, after in list(zip(questions, answers.base, answers.trained, strict=True))[:SHOWN]:
         table.add_row(fact.country, fact.code, _shown(fact, before), _shown(fact, after))
     screen.console.print(table)
@@ -83,8 +84,7 @@ def show(screen: Screen, questions: list[Fact], answers: Answers) -> None:
 
 def _shown(fact: Fact, answer: str | None) -> Text:
     words = " ".join((answer or "(no answer)").split())
-    short = words if len(words) <= 60 else words[:57] + "..."
-    return Text(short, style="green" if scoring.is_right(fact, answer) else "red")
+    return Text(words, style="green" if scoring.is_right(fact, answer) else "red")
 
 
 def require_clear_lead(questions: list[Fact], answers: Answers) -> None:
