@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from overnight.daemon.dispatch import seed_of
+from overnight.daemon.planning import seed_of
 from overnight.disk import attempts
 from overnight.domain.attempt import FailureKind
 from overnight.domain.job import JobState, Priority

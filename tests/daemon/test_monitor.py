@@ -114,7 +114,7 @@ def test_a_working_trainer_is_adopted_with_no_step_lost(rig: Rig) -> None:
 
 
 def test_an_attempt_that_was_never_launched_costs_nothing(rig: Rig) -> None:
-    from overnight.daemon.dispatch import frozen
+    from overnight.daemon.planning import frozen
     from overnight.database import queue
 
     rig.make(files=1)

@@ -1,0 +1,90 @@
+"""A planned attempt -> its spec on disk, its trainer launched; a refusal ends it and costs the job nothing."""
+
+from __future__ import annotations
+
+from overnight.daemon import filing
+from overnight.daemon.context import Context, Moment
+from overnight.daemon.planning import Plan, seed_of
+from overnight.database import queue
+from overnight.disk import attempts, base_models, files
+from overnight.domain.attempt import Attempt, FailureKind, Outcome, Spec
+from overnight.domain.config import Settings
+from overnight.domain.errors import ExitCode, OvernightError
+from overnight.domain.job import Job
+from overnight.launchers.base import LaunchError
+from overnight.launchers.processes import usable_threads
+
+
+def launch(context: Context, job: Job, plan: Plan, now: Moment) -> None:
+    """Open the next attempt of a job and start its trainer; one that is complete already ends without."""
+    attempt = queue.dispatch(
+        context.connection, job.id, settings=plan.settings, start_step=plan.start_step, first_step=plan.first_step,
+        reason=plan.reason, now=now.unix,
+    )  # fmt: skip
+    if attempt is None:
+        return  # cancelled in the meantime
+    context.forget("dispatch")
+    context.forget("adopted")
+    context.log.info("%s (job %d), attempt %s: %s", job.file, job.id, attempt.id, plan.reason)
+    if plan.mode == "complete":
+        _end_unlaunched(context, attempt, Outcome.COMPLETED, None, plan.reason, now)
+        return
+    try:
+        _start(context, job, plan, attempt, now)
+    except LaunchError as error:
+        kind = FailureKind.TOO_MANY_FILES if error.code in ("EMFILE", "ENFILE") else FailureKind.DEPENDENCY
+        _end_unlaunched(context, attempt, Outcome.CRASHED, kind, one_line(error), now)
+    except OvernightError as error:  # the disk refuses, or the base model is gone
+        kind = FailureKind.DISK_FULL if error.exit_code is ExitCode.CANNOT_WRITE else FailureKind.CONFIG_ERROR
+        _end_unlaunched(context, attempt, Outcome.CRASHED, kind, one_line(error), now)
+    filing.show_processing(context, job, now)
+    context.stand("loading", f"the trainer starts on {job.file}", at=now.unix)
+
+
+def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment) -> None:
+    layout = context.layout
+    folder = layout.attempt(attempt.id)
+    files.make_directory(folder)
+    settings = Settings.model_validate(plan.settings)
+    manifest = plan.checkpoint.manifest if plan.checkpoint is not None else None
+    spec = Spec(
+        kind="fit",
+        attempt=attempt.id,
+        job=job.id,
+        workspace=str(layout.root),
+        dataset=str(layout.rows(job.dataset or "")),
+        dataset_id=job.dataset or "",
+        settings=plan.settings,
+        base_model=base_models.resolve(layout, settings.base_model),
+        base_fingerprint=manifest.fingerprints.get("base_model") if manifest is not None else None,
+        start_step=plan.start_step,
+        checkpoint=plan.checkpoint.path if plan.checkpoint is not None else None,
+        mode=plan.mode,
+        seed=seed_of(settings.seed, plan.start_step),
+        threads=settings.train.threads or usable_threads(),
+        created_at=now.unix,
+    )
+    attempts.write_spec(folder, spec)
+    attempts.touch_watched(folder)
+    context.launcher = context.launcher_of(settings.launcher.kind)
+    context.launcher.start(
+        folder,
+        workspace=layout.root,
+        record=lambda handle: queue.set_handle(context.connection, attempt.id, handle),
+    )
+
+
+def _end_unlaunched(
+    context: Context, attempt: Attempt, outcome: Outcome, kind: FailureKind | None, reason: str, now: Moment
+) -> None:
+    queue.end_attempt(
+        context.connection, attempt.id, outcome=outcome, kind=kind, reason=reason, exit_code=None, signal=None,
+        last_step=attempt.first_step, now=now.unix,
+    )  # fmt: skip
+    if outcome is not Outcome.COMPLETED:
+        context.log.error("attempt %s: %s", attempt.id, reason)
+
+
+def one_line(error: OvernightError) -> str:
+    """Return an error as one line for status and log."""
+    return "; ".join(part.strip() for part in str(error).splitlines() if part.strip())

@@ -1,0 +1,67 @@
+"""How a job goes on from where the model stands: fresh, continued, resumed, or complete already."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from overnight.domain.checkpoint import CheckpointReport, Manifest
+from overnight.domain.config import Settings
+from overnight.domain.job import Job
+from overnight.launchers.processes import usable_threads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a job is to go on."""
+
+    mode: str  # "fresh" | "continue" | "resume" | "complete"
+    start_step: int  # global step at which the job began
+    first_step: int  # global step from which this attempt goes on
+    checkpoint: CheckpointReport | None
+    settings: dict[str, Any]
+    reason: str
+
+
+def is_own(manifest: Manifest, job: Job) -> bool:
+    """Return whether a checkpoint was saved by this very run of a job over its dataset."""
+    return manifest.job == job.id and manifest.start_step == job.start_step and manifest.dataset_id == job.dataset
+
+
+def plan_of(job: Job, newest: CheckpointReport | None, settings: Settings) -> Plan:
+    """Decide how a job goes on from where the model stands."""
+    manifest = newest.manifest if newest is not None else None
+    if newest is not None and manifest is not None and job.settings is not None and is_own(manifest, job):
+        is_complete = manifest.job_step >= manifest.job_total
+        return Plan(
+            mode="complete" if is_complete else "resume",
+            start_step=manifest.start_step,
+            first_step=newest.step,
+            checkpoint=newest,
+            settings=job.settings,
+            reason=f"resumes at step {newest.step}" if not is_complete else "was trained to the end already",
+        )
+    step = newest.step if newest is not None else 0
+    return Plan(
+        mode="fresh" if newest is None else "continue",
+        start_step=step,
+        first_step=step,
+        checkpoint=newest,
+        settings=frozen(settings),
+        reason="begins from the base model" if newest is None else f"continues the model from step {step}",
+    )
+
+
+def frozen(settings: Settings) -> dict[str, Any]:
+    """Return the settings that a job keeps to its end, the number of threads settled."""
+    value = settings.to_json()
+    if value["train"]["threads"] is None:
+        value["train"] = {**value["train"], "threads": usable_threads()}
+    return value
+
+
+def seed_of(seed: int, start_step: int) -> int:
+    """Return the seed of a job: another one for each job, the same one for each of its attempts."""
+    digest = hashlib.blake2b(f"{seed}:{start_step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % 2**31
