@@ -110,12 +110,17 @@ def finish_through_a_kill(product: Product) -> int:
     """Train, kill the trainer in the middle, let it resume; return the step at which it was killed."""
     product.up()
     try:
-        status = wait(product, lambda status: (status.get("step") or 0) >= STEPS // 2 - 3)
+        status = wait(product, lambda status: is_between_saves_in_the_middle(status.get("step") or 0))
         os.kill(int(status["pid"]), signal.SIGKILL)
         wait(product, lambda status: status.get("state") == "idle" and status.get("step") == STEPS)
     finally:
         product.down()
     return int(status["step"])
+
+
+def is_between_saves_in_the_middle(step: int) -> bool:
+    """Return whether a kill at this step costs steps that must be trained again."""
+    return step >= STEPS // 2 - 5 and 2 <= step % EVERY_STEPS < EVERY_STEPS - 2
 
 
 def wait(product: Product, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
