@@ -7,6 +7,7 @@ process of the workspace at its own n-th call (intake, trainer and loop). Then a
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,9 @@ pytestmark = [
 
 FILES = {"a.jsonl": 16, "b.jsonl": 12}
 RENAME, SYNC, UNLINK = "rename,renameat,renameat2", "fsync,fdatasync", "unlink,unlinkat,rmdir"
+EVERY_ARROW = "OVERNIGHT_EVERY_ARROW" in os.environ
+"""Set it for every single arrow; it takes some ten minutes."""
+
 LONGEST_S = 8.0
 CALLS = {"rename": RENAME, "sync": SYNC, "unlink": UNLINK}
 
@@ -31,14 +35,14 @@ LOOP_QUICK = [("rename", n) for n in (1, 4, 7, 12)] + [("sync", n) for n in (2, 
 LOOP_SLOW = [
     (call, n)
     for call, most in (("rename", 40), ("sync", 50), ("unlink", 22))
-    for n in range(1, most, 2)
+    for n in range(1, most, 1 if EVERY_ARROW else 4)
     if (call, n) not in LOOP_QUICK
 ]
 ALL_QUICK = [("rename", n) for n in (3, 9)] + [("sync", n) for n in (5, 10)]
 ALL_SLOW = [
     (call, n)
     for call, most in (("rename", 18), ("sync", 24), ("unlink", 6))
-    for n in range(1, most)
+    for n in range(1, most, 1 if EVERY_ARROW else 3)
     if (call, n) not in ALL_QUICK
 ]
 

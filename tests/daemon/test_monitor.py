@@ -50,6 +50,16 @@ def test_a_trainer_that_heeds_no_wish_is_killed_after_its_grace(rig: Rig) -> Non
     rig.tick_until(context, rig.is_done)
 
 
+def test_a_trainer_that_still_loads_leaves_at_once_when_it_is_asked(rig: Rig) -> None:
+    rig.simulate(load_s=30)
+    rig.make(files=1, watch__grace_s=25.0)
+    context = rig.context()
+    rig.tick_until(context, rig.trainer_pid)
+    rig.wish("paused")
+    rig.tick_until(context, lambda: context.standing.state == "paused", timeout=10)
+    assert rig.attempts()[0].outcome is Outcome.PREEMPTED
+
+
 def test_a_loop_that_stood_still_blames_nobody(rig: Rig) -> None:
     rig.simulate(step_s=0.05)
     rig.make(files=1, watch__no_progress_s=5.0)

@@ -57,4 +57,7 @@ def is_all_done(layout: Layout, connection: sqlite3.Connection, shot: Snapshot) 
     """Return whether the daemon has nothing left to do: no job, no file in the inbox, none to be put away."""
     if shot.state is State.STOPPED and shot.daemon is not None:
         return True  # the operator wants no more work to be taken
-    return shot.state is State.IDLE and not inbox.has_work(layout) and not queue.unfiled(connection)
+    # the files first: one that is just becoming a job is then counted as one or the other
+    if shot.state is not State.IDLE or inbox.has_work(layout):
+        return False
+    return not overview.count_unfinished(connection) and not queue.unfiled(connection)

@@ -10,10 +10,10 @@ from overnight.daemon import wishes
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.daemon.wishes import Stop
 from overnight.database import events, queue
-from overnight.disk import attempts, locked
+from overnight.disk import attempts, locked, logs
 from overnight.disk.attempts import Notice, Wish
 from overnight.domain import health
-from overnight.domain.attempt import Attempt, AttemptMove, AttemptState, Outcome
+from overnight.domain.attempt import Attempt, AttemptMove, AttemptState, Outcome, Phase
 from overnight.domain.config import Settings
 from overnight.domain.errors import DiskError
 from overnight.domain.failure import EndedBy, Evidence, classify
@@ -140,10 +140,9 @@ def _judge(context: Context, attempt: Attempt, watched: Watched, launcher: Launc
             if not verdict.is_stuck:
                 return
             stop, ended_by = Stop(reason=verdict.reason), EndedBy.STUCK
-            context.record(
-                f"attempt {attempt.id} is stuck: {verdict.reason}", kind="attempt.stuck", level="error", at=now.unix,
-                attempt=attempt.id,
-            )  # fmt: skip
+            told = f"attempt {attempt.id} is stuck: {verdict.reason}"
+            context.record(told, kind="attempt.stuck", level="error", at=now.unix, attempt=attempt.id)
+            logs.add_line(context.layout.log("anti-stuck"), f"{told}; it is ended, its job is tried again")
         _ask(context, attempt, watched, launcher, stop, ended_by, now)
     elif wanted is not None and wanted.is_immediate:
         watched.stop = wanted
@@ -175,7 +174,12 @@ def _ask(
     try:
         notice = Notice(wish=Wish.SAVE_AND_LEAVE, reason=stop.reason)
         attempts.write_notice(context.layout.attempt(attempt.id), notice)
-    except DiskError:  # a full disk takes no notice; the signal says the same
+    except DiskError:
+        is_heard = False  # a full disk takes no notice; the signal says the same
+    else:
+        # while it loads it reads no notice, and has nothing to save: the signal ends that at once
+        is_heard = watched.heartbeat is not None and watched.heartbeat.phase is not Phase.LOADING
+    if not is_heard:
         watched.stage = TERM
         launcher.stop(watched.handle or "")
 

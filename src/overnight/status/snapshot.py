@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from overnight.database import intents, overview, queue
+from overnight.database.connection import reading
 from overnight.disk import attempts, checkpoints, config, files, trust
 from overnight.disk.layout import Layout
 from overnight.domain import picture
@@ -62,7 +63,12 @@ class Snapshot:
 
 
 def snapshot(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snapshot:
-    """Look at a workspace once."""
+    """Look at a workspace once; what the database says is of one moment."""
+    with reading(connection):
+        return _look(layout, connection, now=now)
+
+
+def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snapshot:
     wishes = _wishes(connection)
     last = overview.last_attempt(connection)
     attempt = last if last is not None and last.state is not AttemptState.ENDED else _open_attempt(connection)

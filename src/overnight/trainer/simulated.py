@@ -143,8 +143,11 @@ class Simulation:
         return value
 
     def _load(self) -> None:
-        if self.options.load_s:
-            time.sleep(self.options.load_s)
+        deadline = time.monotonic() + self.options.load_s
+        while time.monotonic() < deadline:
+            if self._is_asked():
+                raise Left
+            time.sleep(0.02)
         self._misbehave(0)
         if self.spec.checkpoint is not None:
             report = checkpoints.verify(Path(self.spec.checkpoint))
