@@ -112,6 +112,12 @@ def test_exit_codes(inside: Run, words: list[str], code: int) -> None:
     assert bool(said.err.strip()) == (code != 0) or words == ["pause"]
 
 
+def test_a_global_option_behind_the_verb_is_told_where_it_belongs(run: Run) -> None:
+    said = run("status", "-C", "somewhere")
+    assert said.code == 2
+    assert "overnight -C DIR VERB" in said.err
+
+
 def test_wrong_workspace_is_2_and_nothing_is_made(run: Run, tmp_path: Path) -> None:
     for name in ("missing", "nul\0"):
         said = run("-C", str(tmp_path / name), "status")

@@ -27,6 +27,7 @@ def test_a_trainer_that_makes_no_progress_is_ended_and_the_job_goes_on(rig: Rig)
     assert "no progress while training" in first.reason
     assert second.first_step == 5
     assert len(rig.events("attempt.stuck")) == 1
+    assert "is stuck: no progress while training" in rig.layout.log("anti-stuck").read_text()
 
 
 def test_a_trainer_that_hangs_while_loading_is_ended_too(rig: Rig) -> None:

@@ -69,7 +69,10 @@ def _tell(error: OvernightError, words: list[str]) -> int:
 def _as_usage_error(error: typer.TyperException) -> OvernightError:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else PROGRAM
-    return UsageError(error.format_message(), fix=f"{path} --help tells how", code="usage")
+    message = error.format_message()
+    if any(f" {option}" in message for option in ("-C", "--workspace", "--debug", "--version")) and context is not None:
+        path = f"options for all commands stand before the verb: {PROGRAM} -C DIR VERB; {PROGRAM}"
+    return UsageError(message, fix=f"{path} --help tells how", code="usage")
 
 
 def _translated(error: Exception) -> OvernightError:

@@ -6,6 +6,7 @@ line, into logs/trainer.log.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -67,11 +68,23 @@ def open_log(name: str, path: Path) -> logging.Logger:
     targets: list[logging.Handler] = [Handler(path)]
     if sys.stderr is not None and sys.stderr.isatty():
         targets.append(logging.StreamHandler())
-    formatter = _Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z")
     for handler in targets:
-        handler.setFormatter(formatter)
+        handler.setFormatter(_formatter())
         log.addHandler(handler)
     return log
+
+
+def add_line(path: Path, message: str, *, level: int = logging.WARNING) -> None:
+    """Write one line into a log that is seldom written; silently not, where the disk refuses."""
+    with contextlib.suppress(OSError), contextlib.closing(Handler(path)) as handler:
+        handler.setFormatter(_formatter())
+        handler.handle(
+            logging.makeLogRecord({"msg": message, "levelno": level, "levelname": logging.getLevelName(level)})
+        )
+
+
+def _formatter() -> logging.Formatter:
+    return _Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z")
 
 
 class Pump:
