@@ -326,7 +326,7 @@ def test_a_process_gives_its_exit_code_and_keeps_stdout_for_the_answer(layout: L
 
 
 def test_reading_loads_no_torch_and_a_start_loads_no_more_than_it_needs(layout: Layout) -> None:
-    heavy = ["torch", "transformers", "numpy", "tokenizers", "rich", "msgspec", "jinja2"]
+    heavy = ["torch", "transformers", "numpy", "tokenizers", "rich", "msgspec", "jinja2", "pydantic"]
     script = (
         "import sys\nfrom overnight import cli\n"
         f"assert cli.run(['-C', {str(layout.root)!r}, 'status']) == 0\n"

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from overnight.cli import output
+from overnight.cli import output, quick
 from overnight.cli.app import app, is_debugging
 from overnight.domain.errors import DiskError, ExitCode, OvernightError, UsageError
 
@@ -53,6 +53,7 @@ def _command() -> Any:
     """Return the command line, its verbs in the order of VERBS."""
     from overnight.cli import looking, running, work, workspace  # noqa: F401  (they put their verbs into the app)
 
+    quick.spare_conversions()
     group: Any = typer.main.get_command(app)
     group.commands = dict(sorted(group.commands.items(), key=lambda item: VERBS.index(item[0])))
     return group

@@ -51,7 +51,7 @@ def _version(wanted: bool) -> None:
 def global_options(
     context: typer.Context,
     workspace: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-C",
             "--workspace",
