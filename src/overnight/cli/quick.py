@@ -12,10 +12,10 @@ import typer.core
 
 def spare_conversions() -> None:
     """Let Typer take flags, texts, and what was not given as they are."""
-    build = getattr(typer.core, "build_runtime_param", None)
-    if build is None or isinstance(build, _Builder):
-        return
-    typer.core.build_runtime_param = _Builder(build)  # type: ignore[assignment]
+    module: Any = typer.core
+    build = getattr(module, "build_runtime_param", None)
+    if build is not None and not isinstance(build, _Builder):
+        module.build_runtime_param = _Builder(build)
 
 
 class _Builder:
