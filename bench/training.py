@@ -86,7 +86,7 @@ def run_overnight(place: Path, out: Path, *, save_every: int, options: argparse.
     product = Product(out)
     product.run("add", str(place / "rows.jsonl"))
     started = time.monotonic()
-    product.run("up", "--until-idle", "--no-web", limit_s=3600)
+    product.until_idle(limit_s=3600)
     wall_s = time.monotonic() - started
     [folder] = sorted(Layout(out).attempts.iterdir())
     return Side([line["at"] for line in attempts.read_metrics(folder, limit=10**6)], wall_s)

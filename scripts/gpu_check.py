@@ -30,16 +30,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from overnight.demo import interrupts
 from overnight.demo.product import Product
 from overnight.disk import attempts
 from overnight.disk.layout import Layout
-from overnight.domain.errors import ExitCode, OvernightError
+from overnight.domain.attempt import Heartbeat, Phase
+from overnight.domain.errors import ExitCode, FailedError, OvernightError
 
 HERE = Path(__file__).parent
-ROWS = 192
+ROWS = 768
 BATCH_SIZE = 4
 STEPS = ROWS // BATCH_SIZE * 2
-EVERY_STEPS = 8
+EVERY_STEPS = 32
 RUN_LIMIT_S = 1800.0
 SPEED_LIMIT = 0.03
 
@@ -101,37 +103,53 @@ def make(folder: Path, *, method: str, device: str) -> Product:
     return product
 
 
-def finish(product: Product) -> None:
-    """Train until nothing is left. Raises OvernightError."""
-    product.run("up", "--until-idle", "--no-web", limit_s=RUN_LIMIT_S)
-
-
 def finish_through_a_kill(product: Product) -> int:
     """Train, kill the trainer in the middle, let it resume; return the step at which it was killed."""
     product.up()
     try:
-        status = wait(product, lambda status: is_between_saves_in_the_middle(status.get("step") or 0))
-        os.kill(int(status["pid"]), signal.SIGKILL)
-        wait(product, lambda status: status.get("state") == "idle" and status.get("step") == STEPS)
+        wait(product, lambda status: status.get("state") == "training" and status["step"] >= STEPS // 3)
+        heartbeat = wait_between_saves(product)
+        os.kill(heartbeat.pid, signal.SIGKILL)
+        wait(product, is_complete)
     finally:
         product.down()
-    return int(status["step"])
+    return heartbeat.step
 
 
-def is_between_saves_in_the_middle(step: int) -> bool:
-    """Return whether a kill at this step costs steps that must be trained again."""
-    return step >= STEPS // 2 - 5 and 2 <= step % EVERY_STEPS < EVERY_STEPS - 2
+def wait_between_saves(product: Product) -> Heartbeat:
+    """Wait until the trainer says that it is past a checkpoint, so that a kill costs steps. Raises FailedError."""
+    [folder] = Layout(product.workspace).attempts.iterdir()
+    deadline = time.monotonic() + RUN_LIMIT_S
+    while time.monotonic() < deadline:
+        heartbeat = attempts.read_heartbeat(folder)
+        if heartbeat is not None and heartbeat.phase is Phase.TRAINING and heartbeat.step % EVERY_STEPS > 1:
+            return heartbeat
+        if attempts.read_report(folder) is not None:
+            break
+        time.sleep(0.005)
+    raise FailedError("The kill came too late", found="a trainer that had ended", fix="start the check again")
+
+
+def is_complete(status: dict[str, Any]) -> bool:
+    """Return whether all is trained and nothing is left to do."""
+    return status.get("state") == "idle" and status.get("step") == STEPS
 
 
 def wait(product: Product, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Read the status file until something holds. Raises TimeoutError."""
+    """Read the status file until something holds. Raises FailedError where it never comes."""
     deadline = time.monotonic() + RUN_LIMIT_S
-    while time.monotonic() < deadline:
+    while True:
         status = product.training_status()
         if condition(status):
             return status
+        if is_complete(status) or time.monotonic() > deadline:
+            raise FailedError(
+                "What was waited for never came",
+                found=f"state {status.get('state')} at step {status.get('step')} of {status.get('total')}",
+                expected="a kill in the middle and a resume",
+                fix="start it again with --keep DIR and look into the workspace",
+            )
         time.sleep(0.02)
-    raise TimeoutError(f"never came: last status {status}")
 
 
 def digest(product: Product) -> str:
@@ -144,25 +162,27 @@ def digest(product: Product) -> str:
     return found.hexdigest()
 
 
-def losses(product: Product) -> list[float]:
-    """Return the losses of all attempts in order."""
+def losses(product: Product) -> list[tuple[int, float]]:
+    """Return step and loss of all attempts in order."""
     folders = sorted(Layout(product.workspace).attempts.iterdir())
-    return [float(line["loss"]) for folder in folders for line in attempts.read_metrics(folder, limit=10**6)]
+    return [(line["step"], line["loss"]) for folder in folders for line in attempts.read_metrics(folder, limit=10**6)]
 
 
 def check_exact(folder: Path, *, method: str, device: str) -> tuple[bool, str]:
     """Train undisturbed and through a kill, and compare the bytes."""
     undisturbed = make(folder / f"{method}-undisturbed", method=method, device=device)
-    finish(undisturbed)
+    undisturbed.until_idle(limit_s=RUN_LIMIT_S)
     killed = make(folder / f"{method}-killed", method=method, device=device)
     at = finish_through_a_kill(killed)
     spec = attempts.read_spec(sorted(Layout(killed.workspace).attempts.iterdir())[-1])
-    seen = losses(undisturbed)
+    seen = [loss for _, loss in losses(undisturbed)]
     first, last = sum(seen[:8]) / 8, sum(seen[-8:]) / 8
     are_equal = digest(undisturbed) == digest(killed)
+    again = len(losses(killed)) - len({step for step, _ in losses(killed)})
     told = (
         f"{len(seen)} steps, loss {first:.3f} -> {last:.3f}; killed near step {at}, {spec.mode} from "
-        f"{Path(spec.checkpoint or 'nothing').name}: bytes {'equal' if are_equal else 'DIFFER'}"
+        f"{Path(spec.checkpoint or 'nothing').name}, {again} steps seen twice: "
+        f"bytes {'equal' if are_equal else 'DIFFER'}"
     )
     return are_equal and last < first and len(seen) == STEPS and spec.mode == "resume", told
 
@@ -224,7 +244,7 @@ def carry_out(name: str, check: Callable[[], tuple[bool, str]]) -> Result:
     started = time.monotonic()
     try:
         is_fine, told = check()
-    except (OvernightError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+    except (OvernightError, OSError, ValueError, TypeError, KeyError, subprocess.SubprocessError) as error:
         is_fine, told = False, f"{type(error).__name__}: {error}"
     return Result(name, "pass" if is_fine else "fail", told, time.monotonic() - started)
 
@@ -248,14 +268,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="overnight-gpu-check-") as scratch:
         folder = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, check in checks(folder.resolve(), options.device).items():
-            if name not in options.only:
-                continue
-            if name == "qlora" and options.device == "cpu":
-                results.append(Result(name, "skip", "needs CUDA", 0.0))
-                continue
-            console.print(f"{name} ...")
-            results.append(carry_out(name, check))
+        with interrupts.interruptible():  # so that a signal, too, ends what was started
+            for name, check in checks(folder.resolve(), options.device).items():
+                if name not in options.only:
+                    continue
+                if name == "qlora" and options.device == "cpu":
+                    results.append(Result(name, "skip", "needs CUDA", 0.0))
+                    continue
+                console.print(f"{name} ...")
+                results.append(carry_out(name, check))
     table = Table()
     for column in ("check", "outcome", "what was seen", "seconds"):
         table.add_column(column)
@@ -267,4 +288,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what was started has been ended")

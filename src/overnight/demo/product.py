@@ -44,6 +44,14 @@ class Product:
         self._is_up = True  # from here on there may be something to end
         self.run("up", "--detach", "--no-web")
 
+    def until_idle(self, *, limit_s: float) -> None:
+        """Train until nothing is left to do; nothing runs afterwards. Raises CommandError where a job failed."""
+        self._is_up = True
+        try:
+            self.run("up", "--until-idle", "--no-web", limit_s=limit_s)
+        finally:
+            self.down()
+
     def run(self, *words: str, limit_s: float = COMMAND_LIMIT_S, in_own_session: bool = False) -> str:
         """Run a command on the workspace and return what it prints. Raises CommandError."""
         command = [sys.executable, "-m", "overnight", "-C", str(self.workspace), *words]
