@@ -28,7 +28,9 @@ SETTINGS = {
     "train.device": "cpu",
 }
 LONG = {"train.epochs": "12", "checkpoint.every_steps": "25"}
-"""192 steps a file, 576 in all."""
+"""192 steps a file."""
+STEPS = 576
+"""Three files of 64 rows, batch 4, 12 epochs."""
 
 
 def write_rows(path: Path, *, seed: int, count: int = 64) -> Path:
@@ -60,6 +62,10 @@ class Workspace:
 
     def json(self, *words: str) -> dict[str, Any]:
         return dict(json.loads(self.run(*words, "--json", check=False).stdout))
+
+    def init_long(self, **settings: str) -> Workspace:
+        """Make a workspace whose jobs last some seconds, so that there is a middle to be disturbed in."""
+        return self.init(**LONG, **settings)
 
     def init(self, **settings: str) -> Workspace:
         words = [item for key, value in {**SETTINGS, **settings}.items() for item in ("--set", f"{key}={value}")]
@@ -104,6 +110,16 @@ class Workspace:
             digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
         return digest.hexdigest()
 
+    def check_end(self, expected: str) -> None:
+        """Check that the three long files were trained to the end, to the expected bytes, and lie where they belong."""
+        status = self.json("status")
+        assert status["step"] == STEPS
+        assert status["queue"]["succeeded"] == 3
+        assert self.newest_step() == STEPS
+        assert self.digest() == expected
+        assert sorted(os.listdir(self.root / "done")) == ["part0.jsonl", "part1.jsonl", "part2.jsonl"]
+        assert os.listdir(self.root / "inbox") == []
+
     def end(self) -> None:
         """End everything of this workspace, whatever state it is in."""
         self.run("down", "--now", check=False)
@@ -141,7 +157,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Work
 
     Twelve epochs of 64 rows, so that a job lasts some seconds and there is a middle to be killed in.
     """
-    made = Workspace(tmp_path_factory.mktemp("undisturbed") / "workspace").init(**LONG)
+    made = Workspace(tmp_path_factory.mktemp("undisturbed") / "workspace").init_long()
     drop_three(made)
     made.until_idle()
     yield made, made.digest()
