@@ -11,7 +11,7 @@ import typer.core
 
 
 def spare_conversions() -> None:
-    """Let Typer take flags, texts, and what was not given as they are."""
+    """Let Typer take as it is what was not given, and what has its type already: flags, texts, defaults."""
     module: Any = typer.core
     build = getattr(module, "build_runtime_param", None)
     if build is not None and not isinstance(build, _Builder):
@@ -39,6 +39,6 @@ class _Converter:
         """Return the value as the annotation wants it."""
         is_many = param.multiple or param.nargs == -1
         wanted = self._descriptor.annotation
-        if not is_many and (value is None or (wanted in (bool, str) and type(value) is wanted)):
+        if not is_many and (value is None or type(value) is wanted):
             return value
         return self._build(self._descriptor).coerce(value, param=param, ctx=ctx)
