@@ -81,7 +81,8 @@ def main() -> None:
         median, cpu = statistics.median(values), statistics.median(cpu_above[name])
         line = {
             "bench": "cli", "command": name, "jobs": options.jobs, "rounds": options.rounds,
-            "above_s": round(median, 4), "cpu_above_s": round(cpu, 4), "worst_s": round(max(values), 4), "limit_s": limit,
+            "above_s": round(median, 4), "cpu_above_s": round(cpu, 4), "worst_s": round(max(values), 4),
+            "limit_s": limit,
             "ok": limit is None or median <= limit,
         }  # fmt: skip
         print(json.dumps(line))
