@@ -43,9 +43,10 @@ format: $(READY)  ## format and mend what can be mended by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(READY)  ## make docs/SETTINGS.md and docs/COMMANDS.md anew from the code
+docs: $(READY)  ## make the pages that are made from the code
 	$(BIN)/python scripts/make_settings_page > docs/SETTINGS.md
 	$(BIN)/python scripts/make_commands_page > docs/COMMANDS.md
+	$(BIN)/python scripts/make_tree_page > docs/TREE.md
 
 clean:  ## remove what make made (never a workspace)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .import_linter.log build dist src/*.egg-info

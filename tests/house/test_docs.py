@@ -21,7 +21,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     assert f"`{defaults['checkpoint.every_steps']}`" in page
 
 
-@pytest.mark.parametrize("page", ["settings", "commands"])
+@pytest.mark.parametrize("page", ["settings", "commands", "tree"])
 def test_a_made_page_is_the_one_that_the_code_makes(page: str) -> None:
     made = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / f"make_{page}_page")], capture_output=True, text=True, check=True
