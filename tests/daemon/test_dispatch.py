@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +69,22 @@ def test_a_job_keeps_its_settings_to_its_end_and_the_next_one_takes_the_new_ones
     assert threads >= 1
     assert rates == [
         (1, "fresh", 2e-4, threads), (1, "resume", 2e-4, threads), (2, "continue", 0.5, 1)
+    ]  # fmt: skip
+
+
+def test_a_job_killed_before_its_first_checkpoint_starts_again_with_the_settings_it_had(rig: Rig) -> None:
+    rig.make(files=1, checkpoint__every_steps=1000)
+    rig.simulate(step_s=0.05)
+    context = rig.context()
+    rig.tick_until(context, lambda: rig.jobs()[0].steps is not None and rig.trainer_pid())
+    rig.set(train__learning_rate=0.5, checkpoint__every_steps=1000)
+    pid = rig.trainer_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    rig.tick_until(context, rig.is_done)
+    specs = [attempts.read_spec(folder) for folder in sorted(rig.layout.attempts.iterdir())]
+    assert [(spec.mode, spec.settings["train"]["learning_rate"]) for spec in specs] == [  # type: ignore[index]
+        ("fresh", 2e-4), ("fresh", 2e-4)
     ]  # fmt: skip
 
 
