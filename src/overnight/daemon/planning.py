@@ -48,9 +48,18 @@ def plan_of(job: Job, newest: CheckpointReport | None, settings: Settings) -> Pl
         start_step=step,
         first_step=step,
         checkpoint=newest,
-        settings=frozen(settings),
+        settings=_kept(job) or frozen(settings),
         reason="begins from the base model" if newest is None else f"continues the model from step {step}",
     )
+
+
+def _kept(job: Job) -> dict[str, Any] | None:
+    """Return the settings of a job whose training had begun when it was killed before its first checkpoint.
+
+    It starts again and must end as if nothing had happened, whatever was edited meanwhile. One that never came to
+    train (a device that is not there, a method that is refused) takes what the operator has mended.
+    """
+    return job.settings if job.steps is not None else None
 
 
 def frozen(settings: Settings) -> dict[str, Any]:
