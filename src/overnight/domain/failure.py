@@ -69,7 +69,7 @@ def classify(evidence: Evidence) -> Ending:
     """Judge an ended attempt. The trainer's report outranks everything else."""
     if evidence.report is not None:
         report = evidence.report
-        return Ending(outcome=report.outcome, kind=report.kind, reason=report.message, charged=report.charged)
+        return Ending(outcome=report.outcome, kind=report.kind, reason=_one_line(report.message), charged=report.charged)
     if not evidence.launched:
         return Ending(outcome=Outcome.LOST, kind=None, reason="the daemon ended before it had launched the trainer")
     if evidence.ended_by is EndedBy.STUCK:
@@ -117,3 +117,8 @@ def is_from_outside(attempt: Attempt) -> bool:
     if attempt.outcome in (Outcome.LOST, Outcome.PREEMPTED):
         return True
     return attempt.kind is FailureKind.KILLED_BY_SIGNAL and attempt.signal in OUTSIDE_SIGNALS
+
+
+def _one_line(message: str) -> str:
+    """Return a message of several lines as the one line that queue, history and status show."""
+    return "; ".join(" ".join(line.split()) for line in message.splitlines() if line.strip())
