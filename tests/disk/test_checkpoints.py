@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,28 @@ def test_a_refused_write_leaves_no_checkpoint_behind(tmp_path: Path, monkeypatch
     with pytest.raises(DiskError):
         checkpoints.commit(staged(tmp_path), tmp_path / "flat" / "checkpoint-1", manifest(1))
     assert (tmp_path / "staging" / "adapter_model.safetensors").exists()
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "current_model"
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True
+    ).returncode:  # fmt: skip
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_model_folder_on_another_disk_gets_whole_checkpoints_too(tmp_path: Path, other_disk: Path) -> None:
+    folder = committed(tmp_path, 5)
+    assert checkpoints.verify(folder).verdict is Verdict.VERIFIED
+    assert os.listdir(other_disk) == ["checkpoint-5"]
+    assert not (tmp_path / "staging").exists()
+    resting = checkpoints.set_aside(folder, tmp_path / "trash")
+    assert (resting / "optimizer.pt").exists()
+    assert not folder.exists()
 
 
 CHILD = """

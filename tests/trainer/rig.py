@@ -126,7 +126,7 @@ class Rig:
         wishes = Wishes(folder, unwatched_limit_s=1e9)
         run = Run(
             spec=spec, settings=config.parse(spec.settings), folder=folder, scratch=folder / "output", pulse=pulse,
-            wishes=wishes, faults=faults.Faults(fault),
+            wishes=wishes, faults=faults.Faults(fault), owns_model=lambda: True,
         )  # fmt: skip
         before = {number: signal.getsignal(number) for number in SIGNALS}
         wishes.listen()

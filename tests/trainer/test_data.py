@@ -159,7 +159,7 @@ def test_a_packed_row_gets_the_logits_that_it_gets_alone(tmp_path: Path) -> None
     run = Run(
         spec=given.spec, settings=config.parse(merged({"train__packing": True, "max_length": 128})),
         folder=given.folder, scratch=given.folder / "output", pulse=given.pulse, wishes=given.wishes,
-        faults=Faults(None),
+        faults=Faults(None), owns_model=lambda: True,
     )  # fmt: skip
     device = fit.models.choose_device(run.settings)
     loaded = fit.models.load(Path(given.spec.base_model), None, run.settings, device, seed=1)

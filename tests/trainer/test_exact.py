@@ -16,7 +16,7 @@ import transformers  # noqa: E402
 from rig import Rig, digests, sums  # noqa: E402
 
 from overnight.domain.attempt import FailureKind, Outcome  # noqa: E402
-from overnight.trainer import callbacks, fit  # noqa: E402
+from overnight.trainer import callbacks, environment, fit  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
@@ -251,6 +251,26 @@ def test_a_resume_on_other_ground_works_and_says_what_is_not_promised(tmp_path: 
         torch.set_num_threads(1)
     assert report.outcome is Outcome.COMPLETED
     assert any("threads 1 -> 2" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("mode", ["resume", "continue"])
+def test_what_was_trained_on_a_gpu_does_not_slip_down_to_the_cpu(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path, checkpoint__every_steps=2)
+    rows = rig.rows(sums(1, 32), "a")
+    with monkeypatch.context() as patch:
+        really = environment.facts
+        patch.setattr(environment, "facts", lambda **facts: really(**{**facts, "device": "cuda"}))
+        rig.run(rig.spec(1, rows), fault="step:4:raise" if mode == "resume" else None)
+    rig.settings["train"]["device"] = "auto"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    job = 1 if mode == "resume" else 2
+    report = rig.run(rig.spec(job, rows))
+    assert (report.kind, report.charged) == (FailureKind.GPU_HARDWARE, False)
+    assert "train.device" in report.message
+    rig.settings["train"]["device"] = "cpu"
+    assert rig.run(rig.spec(job, rows)).outcome is Outcome.COMPLETED
 
 
 def test_what_stands_under_the_name_of_a_new_checkpoint_is_set_aside(tmp_path: Path) -> None:

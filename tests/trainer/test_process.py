@@ -240,6 +240,29 @@ def test_a_second_trainer_of_the_same_model_is_refused(tmp_path: Path, monkeypat
     entry._HELD.pop().release()
 
 
+@pytest.mark.crash
+def test_a_workspace_moved_mid_run_stops_the_trainer_and_leaves_nothing_where_it_was(
+    tmp_path: Path, expected: dict[str, str]
+) -> None:
+    rig = Rig(tmp_path / "here", **DROPOUT)
+    rows = rig.rows(sums(1, 50), "a")
+    first = rig.launch(rig.spec(1, rows), OVERNIGHT_FAULT="step:5:slow")
+    first.until(lambda heartbeat: heartbeat.checkpoint == 3)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert first.process.wait(60) == 1
+    assert not (tmp_path / "here").exists()
+    moved = Rig(tmp_path / "there", **DROPOUT)
+    moved.launches = {1: 1}
+    assert moved.run(moved.spec(1, tmp_path / "there" / rows.relative_to(tmp_path / "here"))).outcome is (
+        Outcome.COMPLETED
+    )
+    assert moved.state() == expected
+    newest = moved.newest()
+    assert newest is not None
+    named = json.loads((Path(newest.path) / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == str(moved.layout.base / "tiny")
+
+
 def test_a_trainer_that_nobody_watches_saves_and_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from overnight.trainer import wishes
 

@@ -263,6 +263,7 @@ def _move_in(staging: Path, target: Path) -> None:
             files.copy_durably(staging / name, hidden / name)
         _sync_folders(hidden)
         files.rename_durably(hidden, target)
+        files.remove_tree(staging, inside=staging.parent)
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -95,18 +95,27 @@ def work(folder: Path, spec: Spec, pulse: Pulse, planned: faults.Faults) -> Repo
     settings = config.parse(spec.settings)
     wishes = Wishes(folder, unwatched_limit_s=max(3 * settings.watch.daemon_dead_s, UNWATCHED_LEAST_S))
     wishes.listen()
-    take_lock(spec, pulse, wishes)
+    lock = take_lock(spec, pulse, wishes)
     for part in (scratch, scratch / "tmp", scratch / "cache"):
         files.make_directory(part)
     planned.reach("load")
     refuse_early(spec, settings)
     from overnight.trainer import fit  # loads torch: seconds, so not before the first heartbeat
 
-    run = Run(spec=spec, settings=settings, folder=folder, scratch=scratch, pulse=pulse, wishes=wishes, faults=planned)
+    run = Run(
+        spec=spec,
+        settings=settings,
+        folder=folder,
+        scratch=scratch,
+        pulse=pulse,
+        wishes=wishes,
+        faults=planned,
+        owns_model=lock.is_intact,
+    )
     return fit.fit(run)
 
 
-def take_lock(spec: Spec, pulse: Pulse, wishes: Wishes) -> None:
+def take_lock(spec: Spec, pulse: Pulse, wishes: Wishes) -> files.Lock:
     """Take the lock of the one trainer of this model; it is held until the process is gone.
 
     Raises LockedModelError where another trainer keeps it.
@@ -132,6 +141,7 @@ def take_lock(spec: Spec, pulse: Pulse, wishes: Wishes) -> None:
         wishes.obey_at_once()
         time.sleep(0.1)
     _HELD.append(lock)
+    return lock
 
 
 def refuse_early(spec: Spec, settings: config.Settings) -> None:

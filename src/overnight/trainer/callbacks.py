@@ -30,9 +30,10 @@ from overnight.domain.errors import DiskError
 from overnight.trainer import model as models
 from overnight.trainer import saving
 from overnight.trainer.batches import Batch, BatchLog
-from overnight.trainer.failures import CorruptError, MismatchError, NonFiniteError
+from overnight.trainer.failures import CorruptError, LostModelError, MismatchError, NonFiniteError
 from overnight.trainer.faults import Faults
 from overnight.trainer.pulse import Pulse
+from overnight.trainer.run import Run
 from overnight.trainer.wishes import Wishes
 
 HISTORY_LIMIT = 100
@@ -194,17 +195,26 @@ class Leaver(transformers.TrainerCallback):  # type: ignore[misc]
 class Committer(transformers.TrainerCallback):  # type: ignore[misc]
     """Commits what Hugging Face has written."""
 
-    def __init__(self, lineage: saving.Lineage, pulse: Pulse, faults: Faults, *, rows_in_epoch: int) -> None:
+    def __init__(self, run: Run, lineage: saving.Lineage, *, rows_in_epoch: int) -> None:
         self.lineage = lineage
         self.rows_in_epoch = rows_in_epoch
-        self.pulse = pulse
-        self.faults = faults
+        self.pulse = run.pulse
+        self.faults = run.faults
+        self.owns_model = run.owns_model
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Say that a save begins; Hugging Face writes before it calls on_save."""
-        if control.should_save:
-            self.pulse.flush()
-            self.pulse.enter(Phase.SAVING)
+        if not control.should_save:
+            return
+        if not self.owns_model():  # the folders below would be made anew where the workspace was
+            raise LostModelError(
+                "The lock on the model is gone: the workspace was moved, or .overnight/model.lock was deleted",
+                found="another file, or none, under its name",
+                expected="the file that this trainer has locked",
+                fix="nothing: the job is tried again from its last checkpoint, where the workspace is now",
+            )
+        self.pulse.flush()
+        self.pulse.enter(Phase.SAVING)
 
     def on_save(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
         """Check, describe and commit the newest folder."""

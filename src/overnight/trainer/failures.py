@@ -32,6 +32,10 @@ class DeviceGoneError(OvernightError):
     """The device that the job was begun on is not there."""
 
 
+class LostModelError(OvernightError):
+    """The model's folder is no longer this trainer's."""
+
+
 class LockedModelError(OvernightError):
     """Another trainer is at work on this model."""
 
@@ -62,6 +66,7 @@ _OURS: tuple[tuple[type[OvernightError], FailureKind, bool], ...] = (
     (CorruptError, K.CHECKPOINT_CORRUPT, False),
     (MissingPartError, K.DEPENDENCY, False),
     (DeviceGoneError, K.GPU_HARDWARE, False),
+    (LostModelError, K.FILE_NOT_FOUND, False),
     (LockedModelError, K.CONFIG_ERROR, False),
     (ConfigError, K.CONFIG_ERROR, False),
     (DiskError, K.DISK_FULL, False),

@@ -105,7 +105,7 @@ def train(
         guard,
         callbacks.Reporter(pulse, guard),
         leaver,
-        callbacks.Committer(lineage, pulse, run.faults, rows_in_epoch=len(prepared.train)),
+        callbacks.Committer(run, lineage, rows_in_epoch=len(prepared.train)),
     ):
         trainer.add_callback(callback)
     require_steps(trainer, prepared, manifest if spec.mode == "resume" else None, run.settings)

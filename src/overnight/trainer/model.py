@@ -111,6 +111,7 @@ def load(base: Path, checkpoint: Path | None, settings: Settings, device: Device
                 model = peft.get_peft_model(model, adapter(settings))
             else:
                 model = peft.PeftModel.from_pretrained(model, str(checkpoint), is_trainable=True)
+                model.active_peft_config.base_model_name_or_path = str(base)  # the workspace may have been moved
     except Exception as error:
         if type(error).__name__ == "SafetensorError":
             raise CorruptError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,3 +24,4 @@ class Run:
     pulse: Pulse
     wishes: Wishes
     faults: Faults
+    owns_model: Callable[[], bool]  # whether the lock on the model is still ours

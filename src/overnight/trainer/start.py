@@ -84,8 +84,23 @@ def check_start(spec: Spec, lineage: saving.Lineage, manifest: Manifest | None, 
             expected=", ".join(f"{key} {manifest.locked[key]}" for key in changed),
             fix="see overnight config lock",
         )
+    check_device(spec, lineage, manifest)
     if spec.mode == "resume":
         check_resume(spec, lineage, manifest, pulse)
+
+
+def check_device(spec: Spec, lineage: saving.Lineage, manifest: Manifest) -> None:
+    """Refuse to go on elsewhere by itself: within a job on another device, and from a GPU down to the CPU ever."""
+    before, now = manifest.environment.get("device"), lineage.environment["device"]
+    if before is None or before == now or lineage.settings.train.device != "auto":
+        return
+    if spec.mode == "resume" or now == "cpu":
+        raise DeviceGoneError(
+            f"This {'job' if spec.mode == 'resume' else 'model'} was trained on {before}, which is not used now",
+            found=str(now),
+            expected=str(before),
+            fix=f"bring the device back, or set train.device to {now}; overnight retry takes it up for a job begun",
+        )
 
 
 def check_resume(spec: Spec, lineage: saving.Lineage, manifest: Manifest, pulse: Pulse) -> None:
@@ -97,14 +112,6 @@ def check_resume(spec: Spec, lineage: saving.Lineage, manifest: Manifest, pulse:
             found=f"job {manifest.job} from step {manifest.start_step}",
             expected=f"job {spec.job} from step {spec.start_step}, on the same data",
             fix="see overnight verify",
-        )
-    before, now = manifest.environment.get("device"), lineage.environment["device"]
-    if before is not None and before != now and lineage.settings.train.device == "auto":
-        raise DeviceGoneError(
-            f"This job was begun on {before}, and there is no such device now",
-            found=str(now),
-            expected=str(before),
-            fix=f"bring the device back, or cancel the job, set train.device to {now} and retry it",
         )
     changes = environment.differences(manifest.environment, lineage.environment)
     if changes:
