@@ -7,33 +7,73 @@ same number of threads and with deterministic algorithms. Each side leaves the w
 first ones are not counted.
 
 ``slowdown`` compares steps per second over all counted steps, saves included, round by round: 0.01 is one percent
-slower than plain TRL. On a machine that others use too it is noisy; ``slowdown_quiet_step`` compares the tenth
-percentile of the steps, which such noise hardly reaches, and which leaves the saves out.
+slower than plain TRL. On a machine that others use too it is noisy; ``slowdown_cpu`` compares the processor time that
+the training process spent on the same steps, which others disturb far less. ``daemon_share`` is what the daemon takes
+of one core beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import bisect
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import work
 
+from overnight.demo import interrupts
 from overnight.demo.product import Product
-from overnight.disk import attempts
+from overnight.disk import attempts, files
 from overnight.disk.layout import Layout
 
 HERE = Path(__file__).parent
 WARM_UP = 20
 LIMIT = 0.03
+READ_EVERY_S = 0.05
+ENVIRONMENT = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+
+
+class CpuClock(threading.Thread):
+    """Reads, a few times in each step, how much processor time a process has used."""
+
+    def __init__(self, find_pid: Callable[[], int | None]) -> None:
+        super().__init__(daemon=True)
+        self.find_pid = find_pid
+        self.readings: list[tuple[float, float]] = []
+        self.is_over = threading.Event()
+
+    def run(self) -> None:
+        """Read until told that it is over."""
+        process: psutil.Process | None = None
+        while not self.is_over.wait(READ_EVERY_S):
+            try:
+                if process is None and (pid := self.find_pid()) is not None:
+                    process = psutil.Process(pid)
+                if process is not None:
+                    used = process.cpu_times()
+                    self.readings.append((time.time(), used.user + used.system))
+            except psutil.Error:
+                continue
+
+    def used_between(self, start: float, end: float) -> float:
+        """Return the seconds of processor time used between two moments."""
+        return self._at(end) - self._at(start)
+
+    def _at(self, moment: float) -> float:
+        after = bisect.bisect_left(self.readings, (moment, 0.0))
+        after = min(max(after, 1), len(self.readings) - 1)
+        (t0, c0), (t1, c1) = self.readings[after - 1], self.readings[after]
+        return c0 + (c1 - c0) * min(1.0, max(0.0, (moment - t0) / (t1 - t0)))
 
 
 @dataclass(frozen=True)
@@ -42,6 +82,8 @@ class Side:
 
     ends: list[float]  # unix seconds of each step's end
     wall_s: float  # of the whole command
+    clock: CpuClock  # of the process that trains
+    beside: CpuClock | None = None  # of the daemon
 
     @property
     def steps_per_s(self) -> float:
@@ -50,10 +92,15 @@ class Side:
         return (len(counted) - 1) / (counted[-1] - counted[0])
 
     @property
-    def quiet_step_s(self) -> float:
-        """Seconds of a step that nothing disturbed: the tenth percentile."""
-        steps = [after - before for before, after in itertools.pairwise(self.ends[WARM_UP:])]
-        return statistics.quantiles(steps, n=10)[0]
+    def cpu_s(self) -> float:
+        """Processor time of all counted steps."""
+        return self.clock.used_between(self.ends[WARM_UP], self.ends[-1])
+
+    @property
+    def daemon_share(self) -> float:
+        """What the daemon takes of one core."""
+        span = self.ends[-1] - self.ends[WARM_UP]
+        return 0.0 if self.beside is None else self.beside.used_between(self.ends[WARM_UP], self.ends[-1]) / span
 
 
 def run_plain(place: Path, out: Path, *, save_every: int, options: argparse.Namespace) -> Side:
@@ -62,8 +109,19 @@ def run_plain(place: Path, out: Path, *, save_every: int, options: argparse.Name
         *("--save-every", str(save_every), "--device", options.device, "--threads", str(options.threads)),
     ]
     started = time.monotonic()
-    run(command, cwd=HERE)
-    return Side(json.loads((out / "steps.json").read_text()), time.monotonic() - started)
+    child = subprocess.Popen(
+        command, cwd=HERE, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    clock = CpuClock(lambda: child.pid)
+    clock.start()
+    try:
+        _, errors = child.communicate()
+    finally:
+        child.kill()
+    clock.is_over.set()
+    if child.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}: exit {child.returncode}\n{errors.decode()[-4000:]}")
+    return Side(json.loads((out / "steps.json").read_text()), time.monotonic() - started, clock)
 
 
 def run_overnight(place: Path, out: Path, *, save_every: int, options: argparse.Namespace) -> Side:
@@ -85,11 +143,23 @@ def run_overnight(place: Path, out: Path, *, save_every: int, options: argparse.
     run([*command_line("init", str(out), "--base-model", str(place / "base")), *words])
     product = Product(out)
     product.run("add", str(place / "rows.jsonl"))
+    layout = Layout(out)
+    clock = CpuClock(lambda: pid_of(layout.model_lock))
+    beside = CpuClock(lambda: pid_of(layout.daemon_lock))
+    for reader in (clock, beside):
+        reader.start()
     started = time.monotonic()
     product.until_idle(limit_s=3600)
     wall_s = time.monotonic() - started
-    [folder] = sorted(Layout(out).attempts.iterdir())
-    return Side([line["at"] for line in attempts.read_metrics(folder, limit=10**6)], wall_s)
+    for reader in (clock, beside):
+        reader.is_over.set()
+    [folder] = sorted(layout.attempts.iterdir())
+    return Side([line["at"] for line in attempts.read_metrics(folder, limit=10**6)], wall_s, clock, beside)
+
+
+def pid_of(lock: Path) -> int | None:
+    holder = files.lock_holder(lock)
+    return int(holder["pid"]) if holder and "pid" in holder else None
 
 
 def command_line(*words: str) -> list[str]:
@@ -97,10 +167,7 @@ def command_line(*words: str) -> list[str]:
 
 
 def run(command: list[str], *, cwd: Path | None = None) -> None:
-    done = subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=cwd,
-        env={**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"},
-    )  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=cwd, env=ENVIRONMENT)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
 
@@ -118,7 +185,7 @@ def measure(place: Path, scratch: Path, *, save_every: int, options: argparse.Na
         told = f"{done['plain'].steps_per_s:.2f} plain, {done['ours'].steps_per_s:.2f} overnight"
         print(f"  save every {save_every or 'never'}, round {number + 1}: {told} steps/s", file=sys.stderr, flush=True)
     slowdowns = [plain.steps_per_s / ours.steps_per_s - 1 for plain, ours in pairs]
-    quiet = [ours.quiet_step_s / plain.quiet_step_s - 1 for plain, ours in pairs]
+    in_cpu = [ours.cpu_s / plain.cpu_s - 1 for plain, ours in pairs]
     return {
         "bench": "training",
         "save_every": save_every,
@@ -131,7 +198,10 @@ def measure(place: Path, scratch: Path, *, save_every: int, options: argparse.Na
         "slowdown": round(statistics.median(slowdowns), 4),
         "slowdown_min": round(min(slowdowns), 4),
         "slowdown_max": round(max(slowdowns), 4),
-        "slowdown_quiet_step": round(statistics.median(quiet), 4),
+        "slowdown_cpu": round(statistics.median(in_cpu), 4),
+        "slowdown_cpu_min": round(min(in_cpu), 4),
+        "slowdown_cpu_max": round(max(in_cpu), 4),
+        "daemon_share": round(statistics.median(ours.daemon_share for _, ours in pairs), 4),
         "plain_wall_s": round(statistics.median(plain.wall_s for plain, _ in pairs), 1),
         "wall_s": round(statistics.median(ours.wall_s for _, ours in pairs), 1),
         "limit": LIMIT,
@@ -149,7 +219,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.rows < (WARM_UP + 10) * work.BATCH_SIZE:
         parser.error(f"--rows must be at least {(WARM_UP + 10) * work.BATCH_SIZE}")
-    with tempfile.TemporaryDirectory(prefix="overnight-bench-") as name:
+    with interrupts.interruptible(), tempfile.TemporaryDirectory(prefix="overnight-bench-") as name:
         scratch = Path(name)
         place = scratch / "work"
         run([sys.executable, str(HERE / "work.py"), str(place), "--rows", str(options.rows)], cwd=HERE)
@@ -158,4 +228,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what was started has been ended")
