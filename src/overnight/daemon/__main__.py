@@ -64,4 +64,6 @@ def _begin(context: Context, now: Moment) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m overnight.daemon WORKSPACE")
     raise SystemExit(main(Path(sys.argv[1])))

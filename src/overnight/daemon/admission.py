@@ -109,4 +109,6 @@ def _tell(connection: sqlite3.Connection, claim: str, message: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m overnight.daemon.admission WORKSPACE")
     raise SystemExit(main(Path(sys.argv[1])))

@@ -203,4 +203,6 @@ def main(folder: Path) -> ExitCode:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m overnight.daemon.watchdog WORKSPACE")
     raise SystemExit(main(Path(sys.argv[1])))
