@@ -69,7 +69,9 @@ def classify(evidence: Evidence) -> Ending:
     """Judge an ended attempt. The trainer's report outranks everything else."""
     if evidence.report is not None:
         report = evidence.report
-        return Ending(outcome=report.outcome, kind=report.kind, reason=_one_line(report.message), charged=report.charged)
+        return Ending(
+            outcome=report.outcome, kind=report.kind, reason=_one_line(report.message), charged=report.charged
+        )
     if not evidence.launched:
         return Ending(outcome=Outcome.LOST, kind=None, reason="the daemon ended before it had launched the trainer")
     if evidence.ended_by is EndedBy.STUCK:
