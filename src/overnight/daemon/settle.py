@@ -69,6 +69,7 @@ def _final_checkpoint(context: Context, job: Job, attempt: Attempt, report: Repo
 
 def _finish(context: Context, job: Job, attempt: Attempt, report: Report | None, now: Moment) -> None:
     if report is not None:
+        queue.set_steps(context.connection, job.id, report.job_step)  # a quick job was never seen at work
         counted = queue.accounting(context.connection, job.id)
         trained = {
             "tokens": report.tokens,

@@ -121,7 +121,8 @@ def train(
         return pulse.report(Outcome.PREEMPTED, f"saved at step {pulse.step} and left: {reason}")
     measure()
     pulse.flush()
-    message = f"all {pulse.job_total} steps are trained and saved at step {pulse.step}"
+    steps = "the one step is" if pulse.job_total == 1 else f"all {pulse.job_total} steps are"
+    message = f"{steps} trained and saved at step {pulse.step}"
     return pulse.report(Outcome.COMPLETED, message)
 
 
