@@ -15,6 +15,7 @@ import pytest
 from overnight.database import intents
 from overnight.disk import files
 from overnight.domain.attempt import Outcome
+from overnight.launchers import processes
 from simulated_rig import Rig
 
 pytestmark = pytest.mark.crash
@@ -238,6 +239,33 @@ def test_a_workspace_that_is_moved_away_ends_its_daemon_and_goes_on_where_it_lie
     rig.start_loop()
     rig.wait(rig.is_done)
     assert len(set(rig.model()["ledger"])) == len(rig.model()["ledger"]) == 64
+
+
+def test_a_workspace_that_is_removed_ends_its_daemon_its_watchdog_and_its_trainer(rig: Rig) -> None:
+    rig.simulate(fault="hang@3")
+    rig.make(files=1, watch__grace_s=0.5)
+    watchdog = rig.start_watchdog()
+    rig.wait(lambda: rig.step() >= 3)
+    trainer, loop = rig.trainer_pid(), rig.daemon_pid()
+    assert trainer is not None
+    assert loop is not None
+    rig.layout.root.rename(rig.layout.root.with_name("away"))
+    shutil.rmtree(rig.layout.root.with_name("away"), ignore_errors=True)
+    assert watchdog.wait(30) == 2
+    rig.wait(lambda: processes.identify(loop) is None and processes.identify(trainer) is None)
+
+
+def test_a_deleted_database_ends_the_daemon_loudly_and_the_trainer_saves(rig: Rig) -> None:
+    rig.simulate(step_s=0.05)
+    rig.make(files=1)
+    loop = rig.start_loop()
+    rig.wait(lambda: rig.step() >= 6)
+    for path in rig.layout.state.glob("state.db*"):
+        path.unlink()
+    assert loop.wait(30) == 73
+    assert "state.db was moved or removed" in rig.log()
+    assert rig.trainer_pid() is None
+    assert rig.layout.checkpoint(rig.step()).is_dir()
 
 
 def test_a_folder_that_is_no_workspace_is_refused_and_nothing_is_made(rig: Rig, tmp_path: object) -> None:

@@ -52,7 +52,7 @@ def main(folder: Path) -> ExitCode:
     loop.run(context)
     context.close()
     logging.shutdown()
-    return ExitCode.CANNOT_WRITE if context.is_lost else ExitCode.OK
+    return ExitCode.CANNOT_WRITE if context.lost_at is not None else ExitCode.OK
 
 
 def _begin(context: Context, now: Moment) -> None:

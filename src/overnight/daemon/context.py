@@ -81,7 +81,7 @@ class Context:
     launcher: Launcher | None = None
     wishes: Wishes = field(default_factory=Wishes)
     is_over: bool = False
-    is_lost: bool = False  # the workspace was moved or removed under us
+    lost_at: float | None = None  # boot seconds: when the workspace was found moved or removed under us
     watched: Watched | None = None
     standing: Standing = field(default_factory=Standing)
     locks: Locks | None = None
@@ -93,7 +93,7 @@ class Context:
     @property
     def signals(self) -> int:
         """How often the loop was asked to end, by signals or because its workspace went away."""
-        return max(self.bell.signals, int(self.is_lost))
+        return max(self.bell.signals, int(self.lost_at is not None))
 
     def tell(self, key: str, message: str, *, kind: str, level: str = "warning", at: float, **data: Any) -> bool:
         """Say something in the log and in the history where it differs from the last word of that key."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from overnight.daemon.context import Context, Moment
 from overnight.daemon.locks import Locks, holder
 from overnight.disk import files, workspace
@@ -19,7 +22,7 @@ def keep_guards(context: Context, now: Moment) -> None:
     if now.boot >= context.memory.get("guard_at", 0.0):
         context.memory["guard_at"] = now.boot + EVERY_S
         _keep_watchdog(context, now)
-        if not context.is_lost:
+        if context.lost_at is None:
             keep_folders(context, now)
 
 
@@ -32,19 +35,30 @@ def keep_folders(context: Context, now: Moment) -> None:
 
 
 def _keep_locks(context: Context, locks: Locks, now: Moment) -> None:
-    if not locks.folder.is_in_place():
+    gone = context.layout.state if not locks.folder.is_in_place() else _lost_database(context)
+    if gone is not None:
         message = (
-            f"CRITICAL: {context.layout.state} was moved or removed under the running daemon: the trainer is asked to"
-            " leave, and the daemon ends. Start it again where the workspace lies now"
+            f"CRITICAL: {gone} was moved or removed under the running daemon: the trainer is asked to leave, and the"
+            " daemon ends. Start it again where the workspace lies now"
         )
         if context.tell("moved", message, kind="daemon.moved", level="error", at=now.unix):
-            context.is_lost = True
+            context.lost_at = now.boot
         return
     if not locks.file.is_intact():
         locks.file.release()
         if locks.file.acquire(holder=holder(context.started_at)):
             message = f"{context.layout.daemon_lock.name} was deleted under the running daemon; it is made again"
             context.record(message, kind="daemon.lock_deleted", level="error", at=now.unix)
+
+
+def _lost_database(context: Context) -> Path | None:
+    """Return the database's path where another file or none has its name: what is written then reaches nobody."""
+    try:
+        facts = os.stat(context.layout.database)
+    except FileNotFoundError:
+        return context.layout.database
+    identity = (facts.st_dev, facts.st_ino)
+    return None if context.memory.setdefault("database", identity) == identity else context.layout.database
 
 
 def _keep_watchdog(context: Context, now: Moment) -> None:

@@ -15,6 +15,8 @@ from overnight.database import intents, queue
 from overnight.disk import attempts
 
 TICK_S = 0.2
+LOST_LIMIT_S = 120.0
+"""A workspace that went away is left after so long, whatever could not be ended in it."""
 
 Step = Callable[[Context, Moment], None]
 
@@ -28,9 +30,12 @@ def leave(context: Context, now: Moment) -> None:
     """End the loop where that is wanted and nothing of ours runs any more."""
     if not wishes.is_leaving(context.wishes, signals=context.signals):
         return
+    if context.lost_at is not None and now.boot - context.lost_at > LOST_LIMIT_S:
+        context.is_over = True  # whatever still hangs on a workspace that is gone: a trainer leaves by itself
+        return
     if queue.open_attempts(context.connection) or queue.unsettled_attempts(context.connection):
         return
-    why = "down" if context.wishes.down else "a signal"
+    why = "down" if context.wishes.down else "a signal" if context.lost_at is None else "the workspace is gone"
     context.record(f"the daemon ends ({why})", kind="daemon.stop", at=now.unix)
     intents.withdraw(context.connection, "up")
     intents.withdraw(context.connection, "down")
