@@ -23,7 +23,15 @@ try:
 except ConfigError:
     pytest.skip("the extra demo is not installed", allow_module_level=True)
 
-SMALL = {**story.SETTINGS, "max_length": "128", "train.threads": "1", "train.device": "cpu", "disk.min_free_gb": "0"}
+SMALL = {
+    **story.SETTINGS,
+    "max_length": "128",
+    "train.threads": "1",
+    "train.device": "cpu",
+    "disk.min_free_gb": "0",
+    # steps of this model take some 20 ms: between the look and the kill there must not lie another save
+    "checkpoint.every_steps": "40",
+}
 
 
 def left_over(folder: Path, *, limit_s: float = 15) -> list[str]:

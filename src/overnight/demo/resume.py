@@ -56,7 +56,8 @@ def read(workspace: Path, *, killed: str, successor: str) -> Resume:
             expected=f"step {start + 1}, after checkpoint {start}",
             fix="overnight logs trainer tells what happened",
         )
-    return Resume(killed_at=before[-1][0], resumed_from=start, before=before, after=after)
+    # what it told last may be older than what it had saved: numbers are told a few times a second
+    return Resume(killed_at=max(before[-1][0], start), resumed_from=start, before=before, after=after)
 
 
 def curve(folder: Path) -> Curve:

@@ -213,11 +213,11 @@ class Committer(transformers.TrainerCallback):  # type: ignore[misc]
                 expected="the file that this trainer has locked",
                 fix="nothing: the job is tried again from its last checkpoint, where the workspace is now",
             )
-        self.pulse.flush()
         self.pulse.enter(Phase.SAVING)
 
     def on_save(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
         """Check, describe and commit the newest folder."""
+        self.pulse.flush()  # the numbers of a committed step are never lost
         self.faults.reach("save", spoil=lambda: spoil(model))
         bad = models.first_bad_tensor(model)
         if bad is not None:
