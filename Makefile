@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# what make check runs: the floors without daemons and trainers, half a minute on a quiet machine
+QUICK  := $(addprefix tests/,domain house database status control disk test_tui.py)
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -26,7 +28,7 @@ check: $(READY)  ## format, lint, types, import contracts, quick tests
 	$(BIN)/ruff check -q .
 	$(BIN)/lint-imports --no-logo > .import_linter.log || { cat .import_linter.log; exit 1; }
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/pytest -q -m "not slow and not crash" -n 2 --dist loadfile -p no:cacheprovider
+	$(BIN)/pytest -q -m "not slow and not crash" -n 2 --dist loadfile -p no:cacheprovider $(QUICK)
 
 test: $(READY)  ## every check and every test, crash tests and real trainers included
 	scripts/install_debian_packages
