@@ -2,13 +2,12 @@
 
     python bench/plain_trl.py WORK OUT [--save-every N] [--device cpu] [--threads 1]
 
-WORK comes from bench/work.py. OUT gets Hugging Face's checkpoints, and steps.json with the time of each step's end.
+WORK comes from bench/work.py. OUT gets Hugging Face's checkpoints, and steps.txt with the time of each step's end.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -35,11 +34,12 @@ def main() -> None:
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    ends: list[float] = []
+    options.out.mkdir(parents=True, exist_ok=True)
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.time())
+            with open(options.out / "steps.txt", "a") as file:  # readable at once, by whoever watches
+                file.write(f"{time.time()}\n")
 
     rows = load_dataset("json", data_files=str(options.work / "rows.jsonl"), split="train")
     on_gpu = options.device == "cuda"
@@ -78,7 +78,6 @@ def main() -> None:
         callbacks=[Clock()],
     )
     trainer.train()
-    (options.out / "steps.json").write_text(json.dumps(ends))
 
 
 if __name__ == "__main__":
