@@ -1,4 +1,4 @@
-"""Each test that docs/FAULTS.md names exists."""
+"""Each test that docs/FAULTS.md names exists; the groups that are listed whole are whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,23 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+WHOLE = {
+    "A": (1, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14),
+    "B": (15, 16, 17, 18, 20, 21, 23, 24, 25, 26, 27, 28),
+    "G": (99, 100, 101, 102, 103, 104),
+    "H": (105, 106, 107, 108, 110, 111, 112, 113),
+    "I": (115, 116, 117, 119, 120, 122, 123, 124, 125),
+}
+"""The numbers of the groups that are listed whole; the catalogue leaves some out."""
+
+REASON = re.compile(r"^no test: \w+ .{20,}|^no test: not yet proven$")
+
+
+def rows() -> list[list[str]]:
+    """Return number, fault, outcome and test of each row of the page."""
+    lines = (ROOT / "docs" / "FAULTS.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("| ") and not line.startswith("| no.")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
 def test_every_fault_names_a_test_that_exists() -> None:
@@ -17,7 +34,12 @@ def test_every_fault_names_a_test_that_exists() -> None:
     assert named - there == set()
 
 
-def test_every_row_has_an_outcome_and_a_test() -> None:
-    rows = [line for line in (ROOT / "docs" / "FAULTS.md").read_text().splitlines() if line.startswith("| ")]
-    faults = [row for row in rows if not row.startswith("| fault")]
-    assert [row for row in faults if row.count("|") != 4 or "`test_" not in row] == []
+def test_every_row_has_a_number_a_fault_an_outcome_and_a_test_or_a_reason() -> None:
+    assert [row for row in rows() if len(row) != 4 or not all(row)] == []
+    assert [row for row in rows() if "`test_" not in row[3] and not REASON.match(row[3])] == []
+
+
+def test_the_groups_that_are_listed_whole_are_whole() -> None:
+    listed = {number for row in rows() for number in row[0].split(", ")}
+    expected = {f"{group}{number}" for group, numbers in WHOLE.items() for number in numbers}
+    assert expected - listed == set()
