@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from overnight.domain.attempt import Attempt, AttemptState, FailureKind, Outcome
-from overnight.domain.failure import ENVIRONMENT
+from overnight.domain.remedies import ENVIRONMENT
 from overnight.domain.retry import Again, GiveUp, decide
 
 

@@ -1,4 +1,4 @@
-"""Running attempt -> healthy, hung or ended; what the operator wants of it is passed on here."""
+"""Running attempt -> healthy, hung or gone; what the operator wants of it is passed on here."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 import sqlite3
 from pathlib import Path
 
-from overnight.daemon import wishes
+from overnight.daemon import ending, wishes
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.daemon.wishes import Stop
-from overnight.database import events, queue
-from overnight.disk import attempts, locked, logs
+from overnight.database import queue
+from overnight.disk import attempts, logs
 from overnight.disk.attempts import Notice, Wish
 from overnight.domain import health
-from overnight.domain.attempt import Attempt, AttemptMove, AttemptState, Outcome, Phase
+from overnight.domain.attempt import Attempt, AttemptMove, AttemptState, Phase
 from overnight.domain.config import Settings
 from overnight.domain.errors import DiskError
-from overnight.domain.failure import EndedBy, Evidence, classify
+from overnight.domain.failure import EndedBy
 from overnight.launchers.base import Exited, Launcher
 
 TOUCH_S = 5.0
@@ -40,13 +40,13 @@ def watch_attempts(context: Context, now: Moment) -> None:
 def _watch(context: Context, attempt: Attempt, watched: Watched, now: Moment) -> None:
     folder = context.layout.attempt(attempt.id)
     if attempt.handle is None:
-        _end(context, attempt, watched, Exited(exit_code=None, signal=None), now)
+        ending.end(context, attempt, watched, Exited(exit_code=None, signal=None), now)
         return
     launcher = launcher_of(context, attempt)
     found = launcher.poll(attempt.handle)  # before its files are read: what it wrote last is then seen
     _hear(context, attempt, watched, folder, now)
     if isinstance(found, Exited):
-        _end(context, attempt, watched, found, now)
+        ending.end(context, attempt, watched, found, now)
         return
     if not found.is_ours:
         message = f"attempt {attempt.id} goes on: its trainer (pid {found.pid}) is adopted"
@@ -108,7 +108,7 @@ def _note(context: Context, attempt: Attempt, watched: Watched, now: Moment) -> 
         _note_steps(context, attempt, heartbeat.total)
         watched.noted_total = heartbeat.total
     if heartbeat.checkpoint is not None and watched.noted_commit != heartbeat.checkpoint:
-        note_commit(context, attempt, heartbeat.checkpoint, now)
+        ending.note_commit(context, attempt, heartbeat.checkpoint, now)
         watched.noted_commit = heartbeat.checkpoint
 
 
@@ -116,16 +116,6 @@ def _note_steps(context: Context, attempt: Attempt, total: int) -> None:
     job = queue.find(context.connection, attempt.job)
     if job is not None and job.start_step is not None and job.steps != total - job.start_step:
         queue.set_steps(context.connection, job.id, total - job.start_step)
-
-
-def note_commit(context: Context, attempt: Attempt, step: int, now: Moment) -> None:
-    """Write into the history, once, that a checkpoint was committed: no later start may forget it."""
-    last = events.newest_of(context.connection, "checkpoint.committed")
-    if last is None or last["data"].get("step") != step:
-        context.record(
-            f"checkpoint at step {step}", kind="checkpoint.committed", at=now.unix, step=step, attempt=attempt.id
-        )
-        locked.refresh_quietly(context.layout)
 
 
 def _judge(context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, now: Moment) -> None:
@@ -204,46 +194,3 @@ def _escalate(
     elif waited_s >= grace_s and watched.stage < TERM:
         watched.stage = TERM
         launcher.stop(attempt.handle)
-
-
-def _end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, now: Moment) -> None:
-    """Write down how an attempt ended."""
-    report = attempts.read_report(context.layout.attempt(attempt.id))
-    if report is not None and report.attempt != attempt.id:
-        report = None
-    heartbeat = watched.heartbeat
-    asked = attempt.state is AttemptState.STOPPING  # perhaps by an earlier loop
-    ended_by = watched.ended_by if watched.stop is not None or not asked else EndedBy.WISH
-    ending = classify(
-        Evidence(
-            report=report,
-            exit_code=exited.exit_code,
-            signal=exited.signal,
-            launched=attempt.handle is not None,
-            heard=heartbeat is not None,
-            ended_by=ended_by,
-            reason=watched.stop.reason if watched.stop is not None else attempt.reason,
-        )
-    )
-    committed = report.checkpoint if report is not None else heartbeat.checkpoint if heartbeat is not None else None
-    if committed is not None:
-        note_commit(context, attempt, committed, now)
-    if report is not None:
-        step: int | None = report.step
-    else:
-        step = heartbeat.step if heartbeat is not None else attempt.first_step
-    queue.end_attempt(
-        context.connection,
-        attempt.id,
-        outcome=ending.outcome,
-        kind=ending.kind,
-        reason=ending.reason,
-        exit_code=exited.exit_code,
-        signal=exited.signal,
-        last_step=step,
-        now=now.unix,
-    )
-    level = "info" if ending.outcome in (Outcome.COMPLETED, Outcome.PREEMPTED) else "warning"
-    context.log.log(30 if level == "warning" else 20, "attempt %s %s: %s", attempt.id, ending.outcome, ending.reason)
-    context.watched = None
-    context.launcher = None

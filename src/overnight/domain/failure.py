@@ -9,24 +9,6 @@ from enum import StrEnum
 from overnight.domain.attempt import Attempt, FailureKind, Outcome, Report
 from overnight.domain.errors import ExitCode
 
-ENVIRONMENT = frozenset(
-    {
-        FailureKind.DEPENDENCY,
-        FailureKind.DISK_FULL,
-        FailureKind.PERMISSION,
-        FailureKind.NETWORK_HUB,
-        FailureKind.DRIVER_MISMATCH,
-        FailureKind.GPU_HARDWARE,
-        FailureKind.TOO_MANY_FILES,
-        FailureKind.FILE_NOT_FOUND,
-        FailureKind.CONFIG_ERROR,
-        FailureKind.CHECKPOINT_CORRUPT,
-        FailureKind.CHECKPOINT_MISMATCH,
-        FailureKind.HOST_OOM,
-    }
-)
-"""Failures of the machine or its settings: they are waited out and never cost the job a try."""
-
 OUTSIDE_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """Signals that somebody else sends: they say nothing about the job."""
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from overnight.domain.attempt import Attempt, FailureKind, Outcome
-from overnight.domain.failure import ENVIRONMENT, is_from_outside
+from overnight.domain.failure import is_from_outside
+from overnight.domain.remedies import ENVIRONMENT
 
 SAME_CRASH_LIMIT = 3
 """So many crashes in a row, equal in kind and step, are the job's own doing."""
