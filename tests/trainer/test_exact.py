@@ -15,7 +15,9 @@ torch = pytest.importorskip("torch")
 import transformers  # noqa: E402
 from rig import Rig, digests, sums  # noqa: E402
 
+from overnight.disk import attempts  # noqa: E402
 from overnight.domain.attempt import FailureKind, Outcome  # noqa: E402
+from overnight.domain.replay import by_step, first_difference  # noqa: E402
 from overnight.trainer import callbacks, environment, fit  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -96,6 +98,21 @@ def test_without_the_data_cursor_the_comparison_fails(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fit, "arguments", forgetful)
     disturbed, _ = two_jobs(tmp_path / "b", CASE, "step:6:raise")
     assert any(undisturbed[name] != disturbed[name] for name in undisturbed if ".safetensors" in name)
+
+
+def test_a_weight_that_changes_by_itself_is_seen_in_the_numbers_of_the_next_step(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, checkpoint__every_steps=100)
+    rows = rig.rows(sums(1, 32), "a")
+    told: list[dict[int, Any]] = []
+    for fault in ("step:8:raise", "step:8:raise", "step:5:perturb"):
+        spec = rig.spec(1, rows)
+        rig.run(spec, fault=fault)
+        told.append(by_step(attempts.read_metrics(rig.layout.attempt(spec.attempt), limit=100), after=0))
+    assert sorted(told[0]) == list(range(1, 8))
+    assert first_difference(told[0], told[1]) is None
+    found = first_difference(told[1], told[2])
+    assert found is not None
+    assert (found.step, found.equal) == (5, 4)
 
 
 def test_two_threads_are_as_exact_as_one(tmp_path: Path) -> None:

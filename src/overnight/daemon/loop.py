@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from overnight.daemon import cleanup, dispatch, intake, keeping, monitor, publish, settings, settle, wishes
+from overnight.daemon import cleanup, dispatch, intake, keeping, monitor, publish, replaying, settings, settle, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import intents, queue
 from overnight.disk import attempts
@@ -48,6 +48,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("wishes", read_wishes),
     ("settings", settings.reread),
     ("monitor", monitor.watch_attempts),
+    ("replay", replaying.watch_replay),
     ("settle", settle.settle_attempts),
     ("intake", intake.take_settled),
     ("dispatch", dispatch.dispatch_next),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from overnight.daemon import filing
+from overnight.daemon import filing, replaying
 from overnight.daemon.context import Context, Moment
 from overnight.database import intents, queue
 from overnight.disk import attempts, trust
@@ -24,6 +24,7 @@ def settle_attempts(context: Context, now: Moment) -> None:
         if _settle(context, attempt, now):
             queue.set_settled(context.connection, attempt.id)
             context.memory["untidied"] = True
+            replaying.compare_ended(context, attempt, now)
     _withdraw_stale(context, now)
     filing.file_ended(context, now)
 

@@ -284,10 +284,16 @@ class Striker(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
         """Pass the fault point of the step that comes."""
-        self.faults.reach("step", state.global_step + 1, spoil=lambda: spoil(model))
+        self.faults.reach("step", state.global_step + 1, spoil=lambda: spoil(model), perturb=lambda: perturb(model))
 
 
 def spoil(model: Any) -> None:
     """Put a NaN into the last trained tensor."""
     with torch.no_grad():
         [tensor for tensor in model.parameters() if tensor.requires_grad][-1].view(-1)[0] = math.nan
+
+
+def perturb(model: Any) -> None:
+    """Change the last trained tensor a little, as an operation does that is not deterministic."""
+    with torch.no_grad():
+        [tensor for tensor in model.parameters() if tensor.requires_grad][-1].view(-1)[0] += 1e-3

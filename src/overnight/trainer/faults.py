@@ -29,7 +29,7 @@ def _raise(error: BaseException) -> NoReturn:
 
 
 def _spoil() -> None:
-    raise ValueError("the action 'nan' needs a site that has numbers to spoil")
+    raise ValueError("the actions 'nan' and 'perturb' need a site that has numbers to spoil")
 
 
 ACTIONS: dict[str, Callable[[], None]] = {
@@ -60,7 +60,14 @@ class Faults:
                 self.site, self.count, self.action = site, int(count), action
         self._seen = 0
 
-    def reach(self, site: str, count: int | None = None, *, spoil: Callable[[], None] = _spoil) -> None:
+    def reach(
+        self,
+        site: str,
+        count: int | None = None,
+        *,
+        spoil: Callable[[], None] = _spoil,
+        perturb: Callable[[], None] = _spoil,
+    ) -> None:
         """Pass a fault point; it strikes where site and count are those armed. Without ``count`` passes are counted."""
         if site != self.site:
             return
@@ -71,6 +78,8 @@ class Faults:
             return
         if self.action == "nan":
             spoil()
+        elif self.action == "perturb":
+            perturb()
         else:
             ACTIONS[self.action]()
 
