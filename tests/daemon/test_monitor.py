@@ -15,6 +15,7 @@ from overnight.domain import health
 from overnight.domain.attempt import Outcome, Phase
 from overnight.domain.config import WatchSettings
 from overnight.domain.job import JobState
+from overnight.domain.vitals import Stillness
 from simulated_rig import Rig
 
 
@@ -79,8 +80,8 @@ def test_a_loop_that_stood_still_blames_nobody(rig: Rig) -> None:
 def test_each_phase_is_stuck_at_its_own_limit_and_not_before(phase: Phase | None) -> None:
     watch = WatchSettings()
     limit_s = health.limit_of(phase, watch)
-    assert not health.judge(phase=phase, unmoved_s=limit_s - 1, watch=watch).is_stuck
-    verdict = health.judge(phase=phase, unmoved_s=limit_s, watch=watch)
+    assert not health.judge(phase=phase, still=Stillness(watched_s=limit_s - 1), watch=watch).is_stuck
+    verdict = health.judge(phase=phase, still=Stillness(watched_s=limit_s), watch=watch)
     assert verdict.is_stuck
     assert (phase.value if phase else "starting") in verdict.reason
 

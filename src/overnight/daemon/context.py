@@ -24,6 +24,9 @@ from overnight.domain.attempt import Heartbeat
 from overnight.domain.config import Settings
 from overnight.domain.errors import OvernightError
 from overnight.domain.failure import EndedBy
+from overnight.domain.health import Health
+from overnight.domain.pace import PATIENCE, Kind, Pace, Patiences
+from overnight.domain.vitals import Stillness, Vitals
 from overnight.launchers.base import Launcher
 
 
@@ -36,6 +39,16 @@ class Moment:
 
 
 @dataclass(slots=True)
+class Suspicion:
+    """A trainer that is found stuck, while evidence is taken."""
+
+    verdict: Health
+    at: float  # boot seconds
+    errand: str
+    work: Callable[[], list[str]] | None = None
+
+
+@dataclass(slots=True)
 class Watched:
     """What the loop saw of the attempt that works now."""
 
@@ -44,14 +57,25 @@ class Watched:
     ticked_at: float  # boot seconds
     looks: tuple[int, int] | None = None  # inode and time of the heartbeat file that was read last
     heartbeat: Heartbeat | None = None
-    unmoved_s: float = 0.0
+    from_start: bool = False  # the loop saw it begin, so that also its first move was timed
+    vitals: Vitals | None = None
+    still: Stillness = field(default_factory=Stillness)
+    subject: str = ""  # what it has in common with those from whose paces it is judged
+    paces: dict[Kind, Pace] = field(default_factory=dict)
+    remember_at: float = float("-inf")  # boot seconds: when the paces are written down again
+    limit: Health | None = None  # the last judgement
+    warned: bool = False
+    woken_at: float = float("-inf")  # boot seconds
+    suspicion: Suspicion | None = None
     noted_total: int | None = None
     noted_commit: int | None = None
     touched_at: float = float("-inf")  # boot seconds: when it was last told that somebody watches
     stop: Stop | None = None
     stop_at: float = 0.0  # boot seconds
     ended_by: EndedBy = EndedBy.ITSELF
+    progress_at_stop: int | None = None
     stage: int = 0  # 1: asked, 2: TERM, 3: KILL
+    killed_at: float = 0.0  # boot seconds
     complained: bool = False
 
 
@@ -76,6 +100,7 @@ class Context:
     bell: Bell
     errands: Errands
     started_at: float  # unix seconds
+    patiences: Patiences = field(default_factory=lambda: PATIENCE)
     config_problem: OvernightError | None = None
     config_looks: object = ()  # of the file that was read last; None where there was no file
     launcher: Launcher | None = None

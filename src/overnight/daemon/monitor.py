@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from pathlib import Path
 
-from overnight.daemon import ending, wishes
+from overnight.daemon import anti_stuck, ending, leaving, wishes
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.daemon.wishes import Stop
 from overnight.database import queue
-from overnight.disk import attempts, logs
-from overnight.disk.attempts import Notice, Wish
-from overnight.domain import health
-from overnight.domain.attempt import Attempt, AttemptMove, AttemptState, Phase
+from overnight.disk import attempts, paces
+from overnight.domain import vitals
+from overnight.domain.attempt import Attempt, AttemptMove, AttemptState
 from overnight.domain.config import Settings
 from overnight.domain.errors import DiskError
 from overnight.domain.failure import EndedBy
+from overnight.domain.pace import subject_of
 from overnight.launchers.base import Exited, Launcher
 
 TOUCH_S = 5.0
 """So often the trainer is told that somebody watches it."""
-
-LONGEST_TICK_S = 2.0
-"""What a tick may count as watched time: after a longer gap it was the loop that stood still."""
-
-NOTICE, TERM, KILL = 1, 2, 3
 
 
 def watch_attempts(context: Context, now: Moment) -> None:
@@ -33,8 +26,22 @@ def watch_attempts(context: Context, now: Moment) -> None:
     for attempt in queue.open_attempts(context.connection):
         watched = context.watched
         if watched is None or watched.attempt != attempt.id:
-            watched = context.watched = Watched(attempt=attempt.id, handle=attempt.handle, ticked_at=now.boot)
+            watched = context.watched = _begin(context, attempt, now)
         _watch(context, attempt, watched, now)
+
+
+def _begin(context: Context, attempt: Attempt, now: Moment) -> Watched:
+    """Return the memory of an attempt that was not looked at before, with what was learnt from others like it."""
+    job = queue.find(context.connection, attempt.job)
+    subject = subject_of(job.settings) if job is not None and job.settings else ""
+    return Watched(
+        attempt=attempt.id,
+        handle=attempt.handle,
+        ticked_at=now.boot,
+        from_start=attempt.state is AttemptState.STARTING and now.unix - attempt.started_at < vitals.LOST_S,
+        subject=subject,
+        paces=paces.read(context.layout, subject),
+    )
 
 
 def _watch(context: Context, attempt: Attempt, watched: Watched, now: Moment) -> None:
@@ -44,8 +51,10 @@ def _watch(context: Context, attempt: Attempt, watched: Watched, now: Moment) ->
         return
     launcher = launcher_of(context, attempt)
     found = launcher.poll(attempt.handle)  # before its files are read: what it wrote last is then seen
-    _hear(context, attempt, watched, folder, now)
+    anti_stuck.hear(context, attempt, watched, launcher, now)
     if isinstance(found, Exited):
+        if watched.ended_by is EndedBy.STUCK:
+            leaving.tell_gone(context, watched, found, now)
         ending.end(context, attempt, watched, found, now)
         return
     if not found.is_ours:
@@ -70,24 +79,6 @@ def launcher_of(context: Context, attempt: Attempt) -> Launcher:
         frozen = Settings.model_validate(job.settings) if job is not None and job.settings else context.limits
         context.launcher = context.launcher_of(frozen.launcher.kind)
     return context.launcher
-
-
-def _hear(context: Context, attempt: Attempt, watched: Watched, folder: Path, now: Moment) -> None:
-    """Read the heartbeat where it is new, and count for how long nothing moved."""
-    passed_s = min(now.boot - watched.ticked_at, LONGEST_TICK_S)
-    watched.ticked_at = now.boot
-    watched.unmoved_s += max(0.0, passed_s)
-    try:
-        facts = os.stat(folder / "heartbeat.json")
-    except OSError:
-        return
-    looks = (facts.st_ino, facts.st_mtime_ns)
-    heartbeat = attempts.read_heartbeat(folder) if looks != watched.looks else None
-    if heartbeat is None or heartbeat.attempt != attempt.id:
-        return
-    before, watched.heartbeat, watched.looks = watched.heartbeat, heartbeat, looks
-    if before is None or (before.progress, before.phase) != (heartbeat.progress, heartbeat.phase):
-        watched.unmoved_s = 0.0
 
 
 def _note(context: Context, attempt: Attempt, watched: Watched, now: Moment) -> None:
@@ -121,76 +112,14 @@ def _note_steps(context: Context, attempt: Attempt, total: int) -> None:
 def _judge(context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, now: Moment) -> None:
     """Pass on what the operator wants; end what is stuck."""
     wanted = wishes.why_stop(context.wishes, job=attempt.job, signals=context.signals)
-    watch = context.limits.watch
     if watched.stop is None:
-        stop, ended_by = wanted, EndedBy.WISH
-        if stop is None:
-            phase = watched.heartbeat.phase if watched.heartbeat is not None else None
-            verdict = health.judge(phase=phase, unmoved_s=watched.unmoved_s, watch=watch)
-            if not verdict.is_stuck:
+        if wanted is not None:
+            leaving.ask(context, attempt, watched, launcher, wanted, EndedBy.WISH, now)
+        else:
+            found = anti_stuck.examine(context, attempt, watched, launcher, now)
+            if found is None:
                 return
-            stop, ended_by = Stop(reason=verdict.reason), EndedBy.STUCK
-            told = f"attempt {attempt.id} is stuck: {verdict.reason}"
-            context.record(told, kind="attempt.stuck", level="error", at=now.unix, attempt=attempt.id)
-            logs.add_line(context.layout.log("anti-stuck"), f"{told}; it is ended, its job is tried again")
-        _ask(context, attempt, watched, launcher, stop, ended_by, now)
+            leaving.ask(context, attempt, watched, launcher, Stop(reason=found.reason), EndedBy.STUCK, now)
     elif wanted is not None and wanted.is_immediate:
         watched.stop = wanted
-    _escalate(context, attempt, watched, launcher, watch.grace_s, now)
-
-
-def _ask(
-    context: Context,
-    attempt: Attempt,
-    watched: Watched,
-    launcher: Launcher,
-    stop: Stop,
-    ended_by: EndedBy,
-    now: Moment,
-) -> None:
-    """Ask the trainer to save and leave."""
-    watched.stop, watched.stop_at, watched.ended_by, watched.stage = stop, now.boot, ended_by, NOTICE
-    state = AttemptState.STARTING if watched.heartbeat is None else AttemptState.RUNNING
-    moved = queue.move_attempt(
-        context.connection, attempt.id, AttemptMove.STOP, expected=state, reason=stop.reason, now=now.unix
-    )
-    if moved:
-        context.record(
-            f"attempt {attempt.id} is asked to leave: {stop.reason}", kind="attempt.stop", at=now.unix,
-            attempt=attempt.id,
-        )  # fmt: skip
-    if stop.is_immediate:
-        return
-    try:
-        notice = Notice(wish=Wish.SAVE_AND_LEAVE, reason=stop.reason)
-        attempts.write_notice(context.layout.attempt(attempt.id), notice)
-    except DiskError:
-        is_heard = False  # a full disk takes no notice; the signal says the same
-    else:
-        # while it loads it reads no notice, and has nothing to save: the signal ends that at once
-        is_heard = watched.heartbeat is not None and watched.heartbeat.phase is not Phase.LOADING
-    if not is_heard:
-        watched.stage = TERM
-        launcher.stop(watched.handle or "")
-
-
-def _escalate(
-    context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, grace_s: float, now: Moment
-) -> None:
-    """Notice, after a grace TERM, after another KILL; what is stuck heeds no notice and gets TERM at once."""
-    assert watched.stop is not None
-    assert attempt.handle is not None
-    waited_s = now.boot - watched.stop_at + (grace_s if watched.ended_by is EndedBy.STUCK else 0.0)
-    if watched.stop.is_immediate or waited_s >= 2 * grace_s:
-        launcher.kill(attempt.handle)
-        if watched.stage == KILL and waited_s >= 3 * grace_s and not watched.complained:
-            watched.complained = True
-            context.record(
-                f"attempt {attempt.id} cannot be killed: its process is frozen or waits in the kernel; nothing else is"
-                " started beside it",
-                kind="attempt.unkillable", level="error", at=now.unix, attempt=attempt.id,
-            )  # fmt: skip
-        watched.stage = KILL
-    elif waited_s >= grace_s and watched.stage < TERM:
-        watched.stage = TERM
-        launcher.stop(attempt.handle)
+    leaving.escalate(context, attempt, watched, launcher, context.limits.watch.grace_s, now)

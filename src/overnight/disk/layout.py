@@ -120,6 +120,11 @@ class Layout:
         """What the loop says of itself on each tick."""
         return self.state / "daemon.json"
 
+    @property
+    def paces(self) -> Path:
+        """How long the moves of trainers usually take."""
+        return self.state / "pace.json"
+
     def checkpoint(self, step: int) -> Path:
         return self.model / checkpoint_name(step)
 

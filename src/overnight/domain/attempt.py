@@ -145,6 +145,7 @@ class Heartbeat:
     beat_at: float  # CLOCK_BOOTTIME seconds
     written_at: float  # unix seconds, UTC
     boot_id: str
+    stretch: float = 1.0  # how many times longer than the mean the longest row is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

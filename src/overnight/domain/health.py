@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from overnight.domain.attempt import Phase
 from overnight.domain.config import WatchSettings
-from overnight.domain.pace import PATIENCE, Kind, Patiences, Paces, kind_of, limit
+from overnight.domain.pace import PATIENCE, Paces, Patiences, kind_of, limit
 from overnight.domain.vitals import STOPPED, Stillness
 
 WAKE_S = 1.5
@@ -45,9 +44,6 @@ class Health:
     def is_stuck(self) -> bool:
         """Return whether it is to be ended."""
         return self.verdict is Verdict.STUCK
-
-
-NOTHING_LEARNT: Mapping[Kind, object] = {}
 
 
 def judge(
@@ -87,9 +83,8 @@ def judge(
         return health(Verdict.WAKE, WAKE_S, "a stopped process", f"stopped by a signal while {doing}")
     if still.charged_s >= allowed.seconds:
         how = "busy" if is_busy else "idle"
-        reason = (
-            f"no progress while {doing} for {still.charged_s:.0f} s, {how} (limit {allowed.seconds:.3g} s: {allowed.basis})"
-        )
+        over = f"limit {allowed.seconds:.3g} s: {allowed.basis}"
+        reason = f"no progress while {doing} for {still.charged_s:.0f} s, {how} ({over})"
         return health(Verdict.STUCK, allowed.seconds, allowed.basis, reason)
     late = max(still.charged_s / allowed.seconds, still.watched_s / ceiling_s)
     reason = f"{doing}, moved {still.wall_s:.0f} s ago"

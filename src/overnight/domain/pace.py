@@ -87,9 +87,7 @@ class Patience:
 
 
 def _patience(enough: int, idle: tuple[float, float], busy: tuple[float, float]) -> Patience:
-    return Patience(
-        enough=enough, idle_floor_s=idle[0], idle_factor=idle[1], busy_floor_s=busy[0], busy_factor=busy[1]
-    )
+    return Patience(enough=enough, idle_floor_s=idle[0], idle_factor=idle[1], busy_floor_s=busy[0], busy_factor=busy[1])
 
 
 Patiences = Mapping[Kind, Patience]
@@ -155,9 +153,7 @@ def _blend(old: float, new: float, share: float) -> float:
     return old + (new - old) * share
 
 
-def limit(
-    kind: Kind, paces: Paces, *, ceiling_s: float, is_busy: bool, stretch: float, patiences: Patiences
-) -> Limit:
+def limit(kind: Kind, paces: Paces, *, ceiling_s: float, is_busy: bool, stretch: float, patiences: Patiences) -> Limit:
     """Return how long a move of a kind may take, in time that counts."""
     patience, pace, what = patiences[kind], paces.get(kind, Pace()), kind.value
     if kind is Kind.EVALUATING and pace.moves < patience.enough:
@@ -172,7 +168,9 @@ def limit(
     learnt_s = max(floor_s, factor * stretched_s)
     if learnt_s >= ceiling_s:
         return Limit(seconds=ceiling_s, basis="the ceiling of the settings", is_learnt=False)
-    seen = f"{pace.moves} moves of {what} seen, the longest {pace.peak_s:.1f} s" if pace.moves else "nothing is left to do"
+    seen = (
+        f"{pace.moves} moves of {what} seen, the longest {pace.peak_s:.1f} s" if pace.moves else "nothing is left to do"
+    )
     return Limit(seconds=learnt_s, basis=seen, is_learnt=True)
 
 
@@ -184,7 +182,7 @@ def slowness(pace: Pace) -> float | None:
 
 
 def subject_of(settings: Mapping[str, object]) -> str:
-    """Return what jobs must have in common for one to tell how the other will go: model, method, size of a step, device."""
+    """Return what jobs must have in common to be compared: model, method, size of a step, device."""
     train = settings.get("train")
     inner = train if isinstance(train, dict) else {}
     parts = [settings.get(key) for key in ("base_model", "method", "max_length")]

@@ -31,7 +31,9 @@ class Stillness:
 
     wall_s: float = 0.0  # as the loop saw it pass
     watched_s: float = 0.0  # of it: the main thread was not waiting for a processor; held against the ceilings
-    charged_s: float = 0.0  # of it: no thread was waiting for one, nor for the disk, nor stopped; held against what is learnt
+    charged_s: float = (
+        0.0  # of it: no thread was waiting for one, nor for the disk, nor stopped; held against what is learnt
+    )
     burned_s: float = 0.0  # processor time of all threads
     stopped_s: float = 0.0  # without a break, up to now
     lost_s: float = 0.0  # the loop did not run

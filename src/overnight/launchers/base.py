@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from overnight.domain.errors import BusyError
+from overnight.launchers.processes import Identity
 
 
 class LaunchError(BusyError):
@@ -46,11 +47,19 @@ class Launcher(Protocol):
         ...
 
     def stop(self, handle: str) -> None:
-        """Ask it to leave (the trainer alone gets the signal). No error where it is gone."""
+        """Ask it to leave (the trainer alone gets the signal, also where it is stopped). No error where it is gone."""
         ...
 
     def kill(self, handle: str) -> None:
         """End it and everything that it started. No error where it is gone."""
+        ...
+
+    def process(self, handle: str) -> Identity | None:
+        """Return which process of this machine it is, or None where it is none."""
+        ...
+
+    def wake(self, handle: str) -> None:
+        """Let it go on where somebody stopped it. No error where it is gone."""
         ...
 
     def exit_descriptor(self, handle: str) -> int | None:

@@ -103,16 +103,27 @@ class Local:
         return self._ended(handle, exited)
 
     def stop(self, handle: str) -> None:
-        """Send SIGTERM to the trainer, if it is still that very process."""
+        """Send SIGTERM to the trainer, if it is still that very process; a stopped one is continued to get it."""
         identity = self._identity(handle)
         if identity is not None and handle not in self._exits:
             processes.send(identity, signal.SIGTERM)
+            processes.send(identity, signal.SIGCONT)
 
     def kill(self, handle: str) -> None:
         """Send SIGKILL to the trainer's whole session, if it is still that very process."""
         identity = self._identity(handle)
         if identity is not None and handle not in self._exits:
             processes.kill_session(identity)
+
+    def process(self, handle: str) -> Identity | None:
+        """Return which process it is, until its end was seen."""
+        return self._identity(handle) if handle not in self._exits else None
+
+    def wake(self, handle: str) -> None:
+        """Send SIGCONT to the trainer, if it is still that very process."""
+        process = self.process(handle)
+        if process is not None:
+            processes.send(process, signal.SIGCONT)
 
     def exit_descriptor(self, handle: str) -> int | None:
         """Return a pidfd of the trainer; it is closed when poll has seen the end."""

@@ -59,6 +59,13 @@ class Account:
     longest: int = 0
     highest_token: int = 0
 
+    @property
+    def stretch(self) -> float:
+        """Return how many times longer than the mean the longest row is: so much may a step take longer than usual."""
+        kept = self.trained + self.held_out
+        total = self.tokens.total + self.held_out_tokens
+        return max(1.0, self.longest * kept / total) if kept and total else 1.0
+
     def numbers(self) -> dict[str, int]:
         """Return the account as the report holds it: tokens by their plain names, rows with ``rows_`` before it."""
         return {

@@ -57,6 +57,7 @@ def fit(run: Run) -> Report:
         wishes=run.wishes,
     )
     pulse.accounts = prepared.account.numbers()
+    pulse.stretch = prepared.account.stretch
     pulse.samples = {"dropped_rows": prepared.account.dropped_rows} if prepared.account.dropped else None
     border(run)
     start = Path(spec.checkpoint) if spec.checkpoint is not None else None

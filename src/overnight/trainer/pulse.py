@@ -45,6 +45,7 @@ class Pulse:
         self.tokens_per_second: float | None = None
         self.eta_s: float | None = None
         self.checkpoint: int | None = begun_at
+        self.stretch = 1.0  # how many times longer than the mean the longest row is
         self.accounts: dict[str, int] | None = None
         self.samples: dict[str, object] | None = None
         self.notes: list[str] = []
@@ -171,6 +172,7 @@ class Pulse:
             beat_at=attempts.boot_time(),
             written_at=time.time(),
             boot_id=self._boot_id,
+            stretch=self.stretch,
         )
         with contextlib.suppress(OSError, DiskError):  # a full disk must not end the training
             attempts.write_heartbeat(self.folder, heartbeat)

@@ -1,0 +1,225 @@
+"""The anti-stuck monitor: what moves, how fast it usually does, and what follows where nothing moves any more.
+
+A stopped trainer is continued. What hangs is not ended before there is evidence of it: then it is asked to leave, and
+killed where it does not (leaving.py). What moves again meanwhile is left alone. logs/anti_stuck.log tells all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from overnight.daemon.context import Context, Moment, Suspicion, Watched
+from overnight.disk import attempts, evidence, logs, paces
+from overnight.domain import health, pace, vitals
+from overnight.domain.attempt import Attempt, Heartbeat, Phase
+from overnight.domain.errors import DiskError
+from overnight.domain.health import Health, Verdict
+from overnight.domain.pace import Kind, Pace
+from overnight.domain.vitals import Stillness
+from overnight.launchers import witness
+from overnight.launchers.base import Launcher
+from overnight.launchers.processes import Identity
+from overnight.launchers.vitals import look
+
+EVIDENCE_S = 12.0
+"""Evidence that takes longer is not waited for."""
+
+REMEMBER_EVERY_S = 5.0
+
+
+def hear(context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, now: Moment) -> None:
+    """Read the heartbeat where it is new, learn from what moved, and count for how long nothing did."""
+    passed_s = now.boot - watched.ticked_at
+    watched.ticked_at = now.boot
+    process = launcher.process(attempt.handle or "")
+    seen = look(process) if process is not None else None
+    watched.still = vitals.after(watched.still, watched.vitals, seen, passed_s=passed_s)
+    watched.vitals = seen
+    heartbeat = _new_heartbeat(context.layout.attempt(attempt.id), attempt, watched)
+    if heartbeat is None:
+        return
+    before, watched.heartbeat = watched.heartbeat, heartbeat
+    if before is None or (before.progress, before.phase) != (heartbeat.progress, heartbeat.phase):
+        _learn(context, attempt, watched, before, heartbeat)
+        watched.still, watched.warned = Stillness(), False
+        _remember(context, watched, now)
+
+
+def _new_heartbeat(folder: Path, attempt: Attempt, watched: Watched) -> Heartbeat | None:
+    try:
+        facts = os.stat(folder / "heartbeat.json")
+    except OSError:
+        return None
+    looks = (facts.st_ino, facts.st_mtime_ns)
+    heartbeat = attempts.read_heartbeat(folder) if looks != watched.looks else None
+    if heartbeat is None or heartbeat.attempt != attempt.id:
+        return None
+    watched.looks = looks
+    return heartbeat
+
+
+def kind_of(attempt: Attempt, heartbeat: Heartbeat | None) -> Kind:
+    """Return which kind of move a trainer makes now."""
+    phase = heartbeat.phase if heartbeat is not None else None
+    return pace.kind_of(phase, is_first=_is_first(attempt, heartbeat))
+
+
+def _is_first(attempt: Attempt, heartbeat: Heartbeat | None) -> bool:
+    return heartbeat is not None and attempt.first_step is not None and heartbeat.step <= attempt.first_step
+
+
+def _learn(
+    context: Context, attempt: Attempt, watched: Watched, before: Heartbeat | None, heartbeat: Heartbeat
+) -> None:
+    """Take in what the last move took; nobody knows where the loop itself stood still, or did not see the beginning."""
+    still = watched.still
+    if still.lost_s > 0 or (before is None and not watched.from_start):
+        return
+    moves = heartbeat.progress - before.progress if before is not None else 1
+    kinds = {kind_of(attempt, before)}
+    if before is not None and heartbeat.checkpoint != before.checkpoint and Kind.SAVING not in kinds:
+        kinds.add(Kind.SAVING)  # a save so quick that no look met it took less than lies between two looks
+        moves = max(1, moves - 2)
+    known = watched.paces
+    for kind in kinds:
+        each = 1 if kind is Kind.SAVING else moves
+        known[kind] = pace.learn(known.get(kind, Pace()), took_s=still.charged_s, wall_s=still.wall_s, moves=each)
+
+
+def _remember(context: Context, watched: Watched, now: Moment) -> None:
+    if now.boot < watched.remember_at:
+        return
+    watched.remember_at = now.boot + REMEMBER_EVERY_S
+    try:
+        paces.write(context.layout, watched.subject, watched.paces)
+    except DiskError:
+        return  # a memory, not the truth: it is written again in a moment
+
+
+def examine(context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, now: Moment) -> Health | None:
+    """Return the judgement on a trainer that is to be ended now, its evidence taken; None while all is well."""
+    verdict = judge(context, attempt, watched)
+    watched.limit = verdict
+    if watched.suspicion is not None:
+        return _with_evidence(context, attempt, watched, verdict, now)
+    match verdict.verdict:
+        case Verdict.WAKE:
+            wake(context, attempt, watched, launcher, verdict, now)
+        case Verdict.LATE if not watched.warned:
+            watched.warned = True
+            _tell(context, f"attempt {attempt.id} is late: {verdict.reason}; {_allowed(verdict)}")
+        case Verdict.STUCK:
+            _suspect(context, attempt, watched, launcher, verdict, now)
+        case _:
+            pass
+    return None
+
+
+def judge(context: Context, attempt: Attempt, watched: Watched) -> Health:
+    """Judge a trainer by what was seen of it."""
+    heartbeat = watched.heartbeat
+    return health.judge(
+        phase=heartbeat.phase if heartbeat is not None else None,
+        still=watched.still,
+        watch=context.limits.watch,
+        is_first=_is_first(attempt, heartbeat),
+        paces=watched.paces,
+        stretch=heartbeat.stretch if heartbeat is not None else 1.0,
+        patiences=context.patiences,
+    )
+
+
+def wake(
+    context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, verdict: Health, now: Moment
+) -> None:
+    """Continue a trainer that somebody stopped, again and again where it stays stopped."""
+    if now.boot - watched.woken_at < health.WAKE_S:
+        return
+    watched.woken_at = now.boot
+    launcher.wake(attempt.handle or "")
+    message = f"attempt {attempt.id} was {verdict.reason}: it is continued (to halt the work there is overnight pause)"
+    _tell(context, message)
+    context.tell("woken", message, kind="attempt.woken", at=now.unix, attempt=attempt.id)
+
+
+def _suspect(
+    context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, verdict: Health, now: Moment
+) -> None:
+    """Say that it is stuck, and send for evidence."""
+    told = f"attempt {attempt.id} is stuck: {verdict.reason}"
+    context.record(told, kind="attempt.stuck", level="error", at=now.unix, attempt=attempt.id)
+    _tell(context, f"{told}; evidence is taken, then it is ended, and its job is tried again", level=logging.ERROR)
+    watched.suspicion = Suspicion(verdict=verdict, at=now.boot, errand=f"evidence {attempt.id} {now.boot:.3f}")
+    folder, process = context.layout.attempt(attempt.id), launcher.process(attempt.handle or "")
+    try:
+        evidence.write_hang(folder, _hang(attempt, watched, verdict, now))
+    except DiskError as error:
+        _tell(context, f"evidence of attempt {attempt.id} cannot be written: {error.found}")
+    watched.suspicion.work = _collect(folder, process)
+    context.errands.ask(watched.suspicion.errand, watched.suspicion.work)
+
+
+def _collect(folder: Path, process: Identity | None) -> Callable[[], list[str]]:
+    """Return the work of taking evidence, which runs beside the loop."""
+
+    def collect() -> list[str]:
+        if process is None:
+            return []
+        evidence.write_process(folder, witness.facts(process))
+        evidence.write_stacks(folder, witness.stacks(process, folder / "trainer.log"))
+        return [evidence.PROCESS, evidence.STACKS]
+
+    return collect
+
+
+def _with_evidence(context: Context, attempt: Attempt, watched: Watched, verdict: Health, now: Moment) -> Health | None:
+    """Wait for the evidence; return the judgement when it is there, or when it took too long."""
+    suspicion = watched.suspicion
+    assert suspicion is not None
+    assert suspicion.work is not None
+    try:
+        taken = context.errands.ask(suspicion.errand, suspicion.work)
+        if taken is None and now.boot - suspicion.at < EVIDENCE_S:
+            return None
+        names = ", ".join([evidence.HANG, *(taken.value if taken is not None else [])])
+    except Exception as error:  # the border of evidence: without it the hang is ended all the same
+        names = f"{evidence.HANG}; the rest cannot be taken: {type(error).__name__}: {error}"
+    watched.suspicion = None
+    if not verdict.is_stuck:
+        message = f"attempt {attempt.id} moves again after all: it is left alone"
+        context.record(message, kind="attempt.unstuck", at=now.unix, attempt=attempt.id)
+        _tell(context, message)
+        return None
+    _tell(context, f"evidence of attempt {attempt.id}: {names}")
+    return suspicion.verdict
+
+
+def _hang(attempt: Attempt, watched: Watched, verdict: Health, now: Moment) -> dict[str, object]:
+    heartbeat = watched.heartbeat
+    phase = heartbeat.phase if heartbeat is not None else Phase.LOADING
+    kind = kind_of(attempt, heartbeat)
+    return {
+        "attempt": attempt.id,
+        "at": now.unix,
+        "phase": phase.value,
+        "move": kind.value,
+        "step": heartbeat.step if heartbeat is not None else None,
+        "reason": verdict.reason,
+        "limit_s": verdict.limit_s,
+        "limit_from": verdict.basis,
+        "still": dataclasses.asdict(watched.still),
+        "paces": {kind.name.lower(): dataclasses.asdict(known) for kind, known in watched.paces.items()},
+        "heartbeat": dataclasses.asdict(heartbeat) if heartbeat is not None else None,
+    }
+
+
+def _allowed(verdict: Health) -> str:
+    return f"it may take {verdict.limit_s:.3g} s ({verdict.basis})"
+
+
+def _tell(context: Context, message: str, *, level: int = logging.WARNING) -> None:
+    logs.add_line(context.layout.log("anti-stuck"), message, level=level)
