@@ -23,8 +23,9 @@ from overnight.daemon.errands import Errands
 from overnight.daemon.waiting import Bell
 from overnight.database import events, intents, queue
 from overnight.database.connection import connect
-from overnight.disk import attempts, checkpoints, workspace
+from overnight.disk import attempts, checkpoints, config, workspace
 from overnight.domain.attempt import Attempt
+from overnight.domain.config import Settings
 from overnight.domain.job import Job, JobState, Priority
 from overnight.launchers.choice import SIMULATED, launcher_of
 from overnight.launchers.local import Local
@@ -72,6 +73,10 @@ class Rig:
             else:
                 values[section] = value
         self.layout.config.write_text(json.dumps(values))
+
+    def settings(self) -> Settings:
+        """Return what config.json says."""
+        return config.read(self.layout)
 
     def simulate(self, **options: object) -> None:
         """Say how simulated trainers behave from now on."""

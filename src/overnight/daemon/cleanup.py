@@ -1,7 +1,6 @@
-"""Carrying out what may go, item by item: surplus checkpoints, the scratch of ended attempts, torn leftovers.
+"""The loop's tidying: surplus checkpoints, the trash, the scratch of ended attempts, torn leftovers.
 
-The only module that deletes finished work, and only from a plan that gives a reason for each item. A checkpoint is
-renamed away first: under its own name it is whole until the moment it is gone.
+What is finished work goes through removal.py, from its plan: the one that ``overnight cleanup`` shows.
 """
 
 from __future__ import annotations
@@ -9,28 +8,31 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from overnight import removal
 from overnight.daemon.context import Context, Moment
-from overnight.database import queue
-from overnight.disk import checkpoints, files, logs, trust
+from overnight.daemon.locks import holder
+from overnight.database import overview, queue
+from overnight.disk import files, logs, trash
 from overnight.disk.layout import Layout
 from overnight.disk.leftovers import is_orphaned_temporary
-from overnight.domain import retention
-from overnight.domain.checkpoint import CheckpointReport, Verdict
 from overnight.domain.retention import Item
 
-REMOVING = ".removing."
 STAGING = ".staging"
 LOG_TAIL_BYTES = 256 << 10
 RETRY_S = 30.0
+TRASH_EVERY_S = 60.0
+"""So often the trash is looked through; longer gaps between two looks do not make it older."""
 
 
 def tidy(context: Context, now: Moment) -> None:
     """Remove one surplus checkpoint a tick, and what ended attempts left behind."""
     if context.memory.pop("untidied", True):
         _tidy_attempts(context)
+    _tidy_trash(context, now)
     plan: list[Item] = context.memory.get("plan", [])
     if plan:
-        _remove(context, plan.pop(0), now)
+        if _remove(context, plan[0], now):
+            plan.pop(0)
         return
     looks = _looks(context.layout.model)
     if looks is None or looks == context.memory.get("tidied"):
@@ -38,8 +40,8 @@ def tidy(context: Context, now: Moment) -> None:
     if now.boot < context.memory.get("tidy_at", 0.0):
         return
     context.memory["tidy_at"] = now.boot + RETRY_S  # where reading fails it is not tried again in each tick
-    keep, in_use = context.limits.checkpoint.keep, _in_use(context)
-    answer = context.errands.ask("retention", lambda: _plan(context.layout, keep=keep, in_use=in_use))
+    keep, held = context.limits.checkpoint.keep, overview.held_steps(context.connection)
+    answer = context.errands.ask("retention", lambda: removal.plan(context.layout, keep=keep, held=held))
     if answer is None:
         context.memory["tidy_at"] = 0.0
         return
@@ -55,40 +57,40 @@ def _looks(folder: Path) -> tuple[int, int] | None:
     return facts.st_ino, facts.st_mtime_ns
 
 
-def _in_use(context: Context) -> frozenset[int]:
-    """Return the steps that open attempts started from: they go back there when they fail."""
-    steps = [attempt.first_step for attempt in queue.open_attempts(context.connection)]
-    return frozenset(step for step in steps if step is not None)
-
-
-def _plan(layout: Layout, *, keep: int, in_use: frozenset[int]) -> list[Item]:
-    """Read the content of the newest checkpoints until enough are verified; the older ones are the surplus."""
-    reports: list[CheckpointReport] = []
-    verified = 0
-    for seen in checkpoints.scan(layout.model, verify_content=False):
-        is_read = verified < keep and seen.verdict is Verdict.VERIFIED
-        report = trust.verify(layout, Path(seen.path)) if is_read else seen
-        verified += int(is_read and report.verdict is Verdict.VERIFIED)
-        reports.append(report)
-    return retention.plan(reports, keep=keep, in_use=in_use) if verified >= keep else []
-
-
-def _remove(context: Context, item: Item, now: Moment) -> None:
-    folder = Path(item.path)
-    if item.step in _in_use(context):
-        return  # an attempt began since the plan was made
-    hidden = folder.with_name(f"{REMOVING}{folder.name}")
+def _remove(context: Context, item: Item, now: Moment) -> bool:
+    """Remove one item; return whether it is dealt with. It waits while somebody else removes."""
+    if item.step in overview.held_steps(context.connection):
+        return True  # an attempt began since the plan was made
+    lock = files.Lock(context.layout.checkpoints_lock)
+    if not lock.acquire(holder=holder(now.unix)):
+        return False
     try:
-        if hidden.exists():
-            files.remove_tree(hidden, inside=context.layout.model)
-        files.rename_durably(folder, hidden)
-        files.remove_tree(hidden, inside=context.layout.model)
-    except FileNotFoundError:
-        return  # somebody else removed it
-    context.record(
-        f"{folder.name} is removed: {item.reason}", kind="checkpoint.removed", at=now.unix, step=item.step,
-        freed_bytes=item.bytes,
-    )  # fmt: skip
+        is_gone = removal.remove(context.layout, item)
+    finally:
+        lock.release()
+    if is_gone:
+        context.record(
+            f"{Path(item.path).name} is removed: {item.reason}", kind="checkpoint.removed", at=now.unix, step=item.step,
+            freed_bytes=item.bytes,
+        )  # fmt: skip
+    return True
+
+
+def _tidy_trash(context: Context, now: Moment) -> None:
+    """Count how long things lie in the trash; remove the one whose time is over, or that has to give way."""
+    looked_at: float | None = context.memory.get("trash_at")
+    passed_s = 0.0 if looked_at is None else now.boot - looked_at
+    if looked_at is not None and passed_s < TRASH_EVERY_S:
+        return
+    context.memory["trash_at"] = now.boot
+    trash.grow_older(context.layout, min(passed_s, 2 * TRASH_EVERY_S))
+    disk = context.limits.disk
+    for item in removal.plan_trash(context.layout, trash_days=disk.trash_days, min_free_gb=disk.min_free_gb):
+        if not item.is_kept and removal.remove_resting(context.layout, item):
+            context.record(
+                f"{item.resting.name} is removed from the trash: {item.reason}", kind="trash.removed", at=now.unix,
+                freed_bytes=item.resting.bytes,
+            )  # fmt: skip
 
 
 def _tidy_attempts(context: Context) -> None:
@@ -117,7 +119,8 @@ def remove_leftovers(layout: Layout) -> list[str]:
     removed: list[str] = []
     if files.lock_holder(layout.model_lock) is None:
         for path in _entries(layout.model):
-            if path.name.startswith(REMOVING) or (path.name.startswith(".") and path.name.endswith((STAGING, ".tmp"))):
+            is_torn = path.name.startswith(".") and path.name.endswith((STAGING, ".tmp"))
+            if path.name.startswith(removal.REMOVING) or is_torn:
                 files.remove_tree(path, inside=layout.model)
                 removed.append(path.name)
     for folder in (layout.root, layout.state, layout.status_file.parent, *_entries(layout.attempts)):

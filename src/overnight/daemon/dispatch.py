@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from overnight.daemon import launching, planning, wishes
+from overnight.daemon import launching, locks, planning, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import events, pauses, queue
 from overnight.disk import checkpoints, files, locked, trust
@@ -34,7 +34,22 @@ def dispatch_next(context: Context, now: Moment) -> None:
         _set_aside(context, newest, passed_over, now)
         again, _ = _choose(context, now)  # what was read may differ from what it looked like
         if again is not None and again.id == job.id:
-            launching.launch(context, job, planning.plan_of(job, newest, context.limits), now)
+            _launch(context, job, newest, now)
+
+
+def _launch(context: Context, job: Job, newest: CheckpointReport | None, now: Moment) -> None:
+    """Launch under the lock that whoever removes checkpoints holds: nothing starts on what is being removed."""
+    lock = files.Lock(context.layout.checkpoints_lock)
+    if not lock.acquire(holder=locks.holder(now.unix)):
+        other = files.lock_holder(lock.path) or {}
+        _wait(
+            context, f"old checkpoints are being removed (pid {other.get('pid', 'unknown')}); waiting for its end", now
+        )
+        return
+    try:
+        launching.launch(context, job, planning.plan_of(job, newest, context.limits), now)
+    finally:
+        lock.release()
 
 
 def _next_job(context: Context, now: Moment) -> Job | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from overnight.database.queue import find_attempt
+from overnight.database.queue import find_attempt, open_attempts, running
 from overnight.domain.attempt import Attempt
 from overnight.domain.job import OVERTAKEN_LIMIT
 
@@ -69,3 +69,17 @@ def job_events_after(connection: sqlite3.Connection, event: int) -> list[tuple[i
 def count_unfinished(connection: sqlite3.Connection) -> int:
     """Return how many jobs wait or run."""
     return int(connection.execute("SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')").fetchone()[0])
+
+
+def held_steps(connection: sqlite3.Connection) -> dict[int, str]:
+    """Return the steps that unfinished work may go back to, each with the reason why its checkpoint stays."""
+    held: dict[int, str] = {}
+    for begun in interrupted(connection):
+        held[begun.start_step] = f"the parent of job {begun.job}, which is not finished"
+    job = running(connection)
+    if job is not None and job.start_step is not None:
+        held[job.start_step] = f"the parent of job {job.id}, which is not finished"
+    for attempt in open_attempts(connection):
+        if attempt.first_step is not None:
+            held[attempt.first_step] = f"in use: attempt {attempt.id} started from it"
+    return held

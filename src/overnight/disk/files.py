@@ -307,8 +307,9 @@ class Lock:
         if not _is_same_file(descriptor, self.path):  # it was replaced between open and lock
             os.close(descriptor)
             return self.acquire(holder=holder, inheritable=inheritable)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json_bytes(holder), 0)
+        with contextlib.suppress(OSError):  # a full disk takes no text; the lock is held all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json_bytes(holder), 0)
         os.set_inheritable(descriptor, inheritable)
         self._descriptor = descriptor
         return True

@@ -116,6 +116,11 @@ class Layout:
         return self.state / "model.lock"
 
     @property
+    def checkpoints_lock(self) -> Path:
+        """Held by whoever opens an attempt, and by whoever removes checkpoints: the one never while the other."""
+        return self.state / "checkpoints.lock"
+
+    @property
     def daemon_state(self) -> Path:
         """What the loop says of itself on each tick."""
         return self.state / "daemon.json"

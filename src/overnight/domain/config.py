@@ -138,6 +138,11 @@ class DiskSettings(_Section):
     min_free_gb: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         2.0, description="free space, in 10^9 bytes, below which no attempt is started"
     )
+    trash_days: Annotated[float, Field(ge=0, le=36_500)] = Field(
+        14.0,
+        description="days that a damaged checkpoint stays in .overnight/trash, counted while the daemon runs; fewer"
+        " where space is short",
+    )
 
 
 class ServerSettings(_Section):

@@ -1,8 +1,11 @@
-"""Which checkpoints stay: a plan with a reason for each one, carried out elsewhere."""
+"""Which checkpoints stay, and how long what was set aside lies in the trash: plans with a reason for each item.
+
+They are carried out elsewhere (removal.py); a dry run shows the very same plan.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from overnight.domain.checkpoint import CheckpointReport, Verdict
@@ -21,35 +24,89 @@ class Item:
     reason: str
 
 
-def plan(reports: Iterable[CheckpointReport], *, keep: int, in_use: frozenset[int] = frozenset()) -> list[Item]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resting:
+    """Something that was set aside into the trash."""
+
+    name: str
+    path: str
+    bytes: int
+    age_s: float  # as long as it was watched: it neither grows while nobody runs nor jumps with a clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrashItem:
+    """One thing in the trash, and what becomes of it."""
+
+    resting: Resting
+    is_kept: bool
+    reason: str
+
+
+def plan(reports: Iterable[CheckpointReport], *, keep: int, held: Mapping[int, str] | None = None) -> list[Item]:
     """Return one item for each report, newest step first: the ``keep`` newest verified ones stay, by number.
 
-    ``in_use`` are steps that somebody works with. What is not verified is neither counted nor removed here. The
-    content of the newest ``keep`` must have been read; of those that go, it need not. Raises UsageError where ``keep``
-    is below 1.
+    ``held`` are steps that stay whatever their age, each with the reason. What is not verified is neither counted nor
+    removed here. The content of the newest ``keep`` must have been read; of those that go, it need not. Raises
+    UsageError where ``keep`` is below 1.
     """
+    require_keep(keep)
+    held = held or {}
+    items: list[Item] = []
+    kept = 0
+    for report in sorted(reports, key=lambda report: report.step, reverse=True):
+        if report.verdict is not Verdict.VERIFIED:
+            items.append(_item(report, is_kept=True, reason=f"{report.verdict.value}, left alone: {report.reason}"))
+        elif kept < keep:
+            kept += 1
+            which = "the newest verified one" if kept == 1 else f"number {kept} of the {keep} newest verified ones"
+            items.append(_item(report, is_kept=True, reason=which))
+        elif report.step in held:
+            items.append(_item(report, is_kept=True, reason=held[report.step]))
+        else:
+            newest = "the newest verified one" if keep == 1 else f"the {keep} newest verified ones"
+            items.append(_item(report, is_kept=False, reason=f"older than {newest}"))
+    return items
+
+
+def require_keep(keep: int) -> None:
+    """Raise UsageError where less than one checkpoint would stay."""
     if keep < 1:
         raise UsageError(
             "At least one checkpoint must stay",
             found=f"keep {keep}",
             expected="1 or more",
             fix="overnight cleanup --keep 1 keeps the newest verified one",
+            code="usage",
         )
-    items: list[Item] = []
-    kept = 0
-    for report in sorted(reports, key=lambda report: report.step, reverse=True):
-        is_good = report.verdict is Verdict.VERIFIED
-        if not is_good:
-            items.append(_item(report, is_kept=True, reason=f"{report.verdict.value}, left alone: {report.reason}"))
-        elif kept < keep:
-            kept += 1
-            which = "the newest verified one" if kept == 1 else f"number {kept} of the {keep} newest verified ones"
-            items.append(_item(report, is_kept=True, reason=which))
-        elif report.step in in_use:
-            items.append(_item(report, is_kept=True, reason="in use: the running attempt started from it"))
+
+
+def plan_trash(found: Iterable[Resting], *, limit_s: float, missing_bytes: float = 0) -> list[TrashItem]:
+    """Return one item for each thing in the trash, the oldest first.
+
+    What lay there for ``limit_s`` goes; where the disk lacks space, the oldest go before, until it has enough.
+    """
+    items: list[TrashItem] = []
+    freed = 0
+    for resting in sorted(found, key=lambda resting: (-resting.age_s, resting.name)):
+        if resting.age_s >= limit_s:
+            reason = f"it was set aside {_days(resting.age_s)} ago; the limit is {_days(limit_s)}"
+            items.append(TrashItem(resting=resting, is_kept=False, reason=reason))
+        elif freed < missing_bytes:
+            items.append(
+                TrashItem(resting=resting, is_kept=False, reason="space is short, and this is only kept aside")
+            )
         else:
-            items.append(_item(report, is_kept=False, reason=f"older than the {keep} newest verified ones"))
+            reason = f"set aside {_days(resting.age_s)} ago; it may lie here for {_days(limit_s)}"
+            items.append(TrashItem(resting=resting, is_kept=True, reason=reason))
+            continue
+        freed += resting.bytes
     return items
+
+
+def _days(seconds: float) -> str:
+    days = seconds / 86_400
+    return f"{days:.0f} days" if days >= 2 else f"{seconds / 3600:.0f} hours"
 
 
 def _item(report: CheckpointReport, *, is_kept: bool, reason: str) -> Item:

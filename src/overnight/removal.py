@@ -1,0 +1,96 @@
+"""The only module that deletes finished work: from a plan with a reason for each item, for the loop and `cleanup`.
+
+A checkpoint is renamed away first: under its own name it is whole until the moment it is gone. What a kill leaves half
+removed carries a hidden name, and the next removal completes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from overnight.disk import checkpoints, files, trash, trust
+from overnight.disk.layout import Layout
+from overnight.domain import retention
+from overnight.domain.checkpoint import CheckpointReport, Verdict, step_of
+from overnight.domain.retention import Item, TrashItem
+
+REMOVING = ".removing."
+PIN = "pinned"
+"""A file of this name in a checkpoint's folder keeps it, whatever its age."""
+
+
+def plan(layout: Layout, *, keep: int, held: Mapping[int, str]) -> list[Item]:
+    """Say what becomes of each checkpoint. Reads the content of the newest until ``keep`` of them are verified."""
+    retention.require_keep(keep)
+    reports: list[CheckpointReport] = []
+    verified = 0
+    for seen in checkpoints.scan(layout.model, verify_content=False):
+        is_read = verified < keep and seen.verdict is Verdict.VERIFIED
+        report = trust.verify(layout, Path(seen.path)) if is_read else seen
+        verified += int(is_read and report.verdict is Verdict.VERIFIED)
+        reports.append(report)
+    pinned = {
+        report.step: f"pinned: it holds a file named '{PIN}'"
+        for report in reports
+        if os.path.lexists(Path(report.path) / PIN)
+    }
+    return [*retention.plan(reports, keep=keep, held={**held, **pinned}), *half_removed(layout)]
+
+
+def half_removed(layout: Layout) -> list[Item]:
+    """Return what an interrupted removal left behind."""
+    return [
+        Item(
+            step=step, path=str(path), bytes=trash.tree_bytes(path), verdict=Verdict.INCOMPLETE, is_kept=False,
+            reason="its removal was interrupted",
+        )
+        for path in _entries(layout.model)
+        if path.name.startswith(REMOVING) and (step := step_of(path.name.removeprefix(REMOVING))) is not None
+    ]  # fmt: skip
+
+
+def remove(layout: Layout, item: Item) -> bool:
+    """Remove one checkpoint of a plan; return whether it was there. Errors of the disk pass as OSError."""
+    if item.is_kept:
+        raise ValueError(f"the plan keeps {item.path}: {item.reason}")
+    folder = Path(item.path)
+    try:
+        if folder.name.startswith(REMOVING):
+            files.remove_tree(folder, inside=layout.model)
+            return True
+        hidden = folder.with_name(f"{REMOVING}{folder.name}")
+        if os.path.lexists(hidden):
+            files.remove_tree(hidden, inside=layout.model)
+        files.rename_durably(folder, hidden)
+        files.remove_tree(hidden, inside=layout.model)
+    except FileNotFoundError:
+        return False  # somebody else removed it
+    return True
+
+
+def plan_trash(layout: Layout, *, trash_days: float, min_free_gb: float) -> list[TrashItem]:
+    """Say what becomes of each thing in the trash; where the disk lacks free space, the oldest give way."""
+    missing = min_free_gb * 1e9 - files.free_bytes(layout.root)
+    return retention.plan_trash(trash.listing(layout), limit_s=trash_days * 86_400, missing_bytes=missing)
+
+
+def remove_resting(layout: Layout, item: TrashItem) -> bool:
+    """Remove one thing of a plan from the trash; return whether it was there. Errors of the disk pass as OSError."""
+    if item.is_kept:
+        raise ValueError(f"the plan keeps {item.resting.path}: {item.reason}")
+    path = Path(item.resting.path)
+    inside = layout.trash if path.parent == layout.trash else layout.model
+    try:
+        files.remove_tree(path, inside=inside)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []

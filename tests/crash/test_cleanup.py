@@ -1,0 +1,70 @@
+"""Cleanup killed at any rename, sync or removal: each checkpoint is whole or gone, and the next run completes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from checkpoint_rig import commit_steps
+from overnight.disk import checkpoints
+from overnight.domain.checkpoint import Verdict
+from simulated_rig import Rig
+
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to kill at a system call"),
+]
+
+CALLS = {"rename": "rename,renameat,renameat2", "sync": "fsync,fdatasync", "unlink": "unlink,unlinkat,rmdir"}
+EVERY_ARROW = "OVERNIGHT_EVERY_ARROW" in os.environ
+"""Set it for every single call; it takes some two minutes."""
+
+ALL = [(call, n) for call, most in (("rename", 6), ("sync", 16), ("unlink", 18)) for n in range(1, most)]
+QUICK = [("rename", 2), ("rename", 3), ("sync", 2), ("sync", 4), ("unlink", 1), ("unlink", 3), ("unlink", 6)]
+
+
+@pytest.mark.parametrize(("call", "when"), ALL if EVERY_ARROW else QUICK)
+def test_cleanup_killed_at_an_arrow_leaves_each_checkpoint_whole_or_gone_and_the_next_run_completes_it(
+    rig: Rig, call: str, when: int
+) -> None:
+    layout = rig.make().layout
+    commit_steps(layout, 5, 10, 15, 20)
+    (layout.trash / "checkpoint-3.0badcafe").mkdir()
+    (layout.trash / "checkpoint-3.0badcafe" / "weights").write_bytes(b"bad")
+    rig.set(disk__trash_days=0.0)
+    strace = [
+        "strace",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={CALLS[call]}",
+        "-e",
+        f"inject={CALLS[call]}:signal=KILL:when={when}",
+    ]
+    command = [sys.executable, "-m", "overnight", "-C", str(layout.root), "cleanup", "--keep", "2", "--yes"]
+    killed = subprocess.run([*strace, *command], capture_output=True, timeout=60, check=False)
+    assert killed.returncode in (-9, 137, 0), killed.stderr
+    for path in layout.model.glob("checkpoint-*"):
+        assert checkpoints.verify(path).verdict is Verdict.VERIFIED, path
+    assert {layout.checkpoint(15), layout.checkpoint(20)} <= set(layout.model.iterdir())
+    again = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert again.returncode == 0, again.stderr
+    assert {path.name for path in layout.model.iterdir()} == {"checkpoint-15", "checkpoint-20"}
+    assert list(layout.trash.iterdir()) == []
+
+
+def test_a_kill_does_hit_the_removal(rig: Rig) -> None:
+    """The injection above is no empty gesture: at its second rename or third removal cleanup is in the middle."""
+    layout = rig.make().layout
+    commit_steps(layout, 5, 10, 15)
+    strace = ["strace", "-o", "/dev/null", "-e", "trace=unlink,unlinkat", "-e", "inject=unlinkat:signal=KILL:when=2"]
+    command = [sys.executable, "-m", "overnight", "-C", str(layout.root), "cleanup", "--keep", "1", "--yes"]
+    subprocess.run([*strace, *command], capture_output=True, timeout=60, check=False)
+    hidden = [path.name for path in layout.model.iterdir() if path.name.startswith(".removing.")]
+    assert hidden == [".removing.checkpoint-10"]
+    assert not Path(layout.model / "checkpoint-10").exists()

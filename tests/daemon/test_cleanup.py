@@ -1,0 +1,102 @@
+"""The loop's tidying: surplus checkpoints while training, and a trash that forgets in its own time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from checkpoint_rig import commit_steps, corrupt, names
+from overnight.daemon import cleanup
+from overnight.daemon.context import Moment
+from overnight.disk import files, trash
+from simulated_rig import Rig
+
+DAY = 86_400.0
+
+
+def set_aside(rig: Rig, name: str, *, size: int = 100) -> Path:
+    folder = rig.layout.trash / name
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"w" * size)
+    return folder
+
+
+def watch(rig: Rig, *, hours: float) -> None:
+    """Let a loop that looks once a minute watch the trash, its clock of the boot moving on."""
+    context = rig.context()
+    context.limits = rig.settings()
+    for minute in range(int(hours * 60) + 1):
+        cleanup._tidy_trash(context, Moment(unix=0.0, boot=1000.0 + 60.0 * minute))
+
+
+def test_while_training_the_newest_and_the_parent_stay_and_each_removal_is_told(rig: Rig) -> None:
+    rig.make(files=2, checkpoint__every_steps=2, checkpoint__keep=2)
+    rig.simulate(step_s=0.03)
+    context = rig.context()
+    rig.tick_until(context, lambda: rig.step() >= 29)
+    rig.tick_until(context, lambda: "checkpoint-16" in names(rig.layout) and len(names(rig.layout)) <= 4)
+    assert "checkpoint-16" in names(rig.layout), "the parent of the running job"
+    rig.tick_until(context, rig.is_done)
+    removed = rig.events("checkpoint.removed")
+    assert removed
+    assert all("older than the 2 newest verified ones" in event["message"] for event in removed)
+
+
+def test_retention_never_counts_what_is_damaged(rig: Rig) -> None:
+    rig.make(checkpoint__keep=2)
+    commit_steps(rig.layout, 5, 10, 15, 20, 25)
+    corrupt(rig.layout.checkpoint(25))
+    corrupt(rig.layout.checkpoint(20))
+    context = rig.context()
+    rig.tick_until(context, lambda: rig.events("checkpoint.removed"))
+    for _ in range(20):
+        rig.tick_until(context, lambda: True)
+    assert names(rig.layout) == {"checkpoint-25", "checkpoint-20", "checkpoint-15", "checkpoint-10"}
+
+
+def test_the_trash_forgets_after_its_time_and_says_so(rig: Rig) -> None:
+    rig.make(disk__trash_days=0.25)
+    folder = set_aside(rig, "checkpoint-5.00000001")
+    watch(rig, hours=5)
+    assert folder.exists()
+    watch(rig, hours=2)
+    assert not folder.exists()
+    assert "set aside 6 hours ago; the limit is 6 hours" in rig.events("trash.removed")[0]["message"]
+
+
+def test_neither_a_clock_that_jumps_nor_a_time_switched_off_makes_anything_old(rig: Rig) -> None:
+    rig.make(disk__trash_days=0.25)
+    folder = set_aside(rig, "checkpoint-5.00000001")
+    os.utime(folder, (1, 1))
+    context = rig.context()
+    context.limits = rig.settings()
+    for boot in (1000.0, 1060.0, 1060.0 + 400 * DAY, 10.0, 70.0):  # suspended for a year, then another boot
+        cleanup._tidy_trash(context, Moment(unix=boot * 1e4, boot=boot))
+    assert folder.exists()
+    assert trash.listing(rig.layout)[0].age_s < 600
+
+
+def test_the_trash_gives_way_where_space_is_short_and_no_checkpoint_does(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.make(disk__min_free_gb=1.0, checkpoint__keep=5)
+    commit_steps(rig.layout, 5, 10)
+    old, new = set_aside(rig, "checkpoint-1.00000001"), set_aside(rig, "checkpoint-2.00000002")
+    trash.grow_older(rig.layout, 5.0)
+    newest = set_aside(rig, "checkpoint-3.00000003")
+    monkeypatch.setattr(files, "free_bytes", lambda path: int(1e9) - 150)
+    watch(rig, hours=0)
+    assert (old.exists(), new.exists(), newest.exists()) == (False, False, True)
+    assert names(rig.layout) == {"checkpoint-5", "checkpoint-10"}
+
+
+def test_a_damaged_count_makes_everything_new(rig: Rig) -> None:
+    rig.make()
+    set_aside(rig, "checkpoint-5.00000001")
+    (rig.layout.state / "trash.json").write_text('{"schema": 1, "watched_s": {"checkpoint-5.00000001": "x"}}')
+    assert trash.listing(rig.layout)[0].age_s == 0.0
+    shutil.rmtree(rig.layout.trash)
+    assert trash.listing(rig.layout) == []
