@@ -2,55 +2,89 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from overnight.daemon import facts as grounds
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.database import events, queue
-from overnight.disk import attempts, locked
-from overnight.domain.attempt import Attempt, AttemptState, Outcome
+from overnight.disk import attempts, endings, locked
+from overnight.disk.endings import Ended
+from overnight.domain.attempt import Attempt, AttemptState, Outcome, Report
+from overnight.domain.facts import Facts
 from overnight.domain.failure import EndedBy, Evidence, classify
 from overnight.launchers.base import Exited
 
 
 def end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, now: Moment) -> None:
     """Write down how an attempt ended."""
-    report = attempts.read_report(context.layout.attempt(attempt.id))
-    if report is not None and report.attempt != attempt.id:
-        report = None
+    folder = context.layout.attempt(attempt.id)
+    report = _report_of(folder, attempt)
+    ended = _how(context, folder, attempt, watched, exited, report, now)
     heartbeat = watched.heartbeat
     asked = attempt.state is AttemptState.STOPPING  # perhaps by an earlier loop
     ended_by = watched.ended_by if watched.stop is not None or not asked else EndedBy.WISH
     ending = classify(
         Evidence(
             report=report,
-            exit_code=exited.exit_code,
-            signal=exited.signal,
+            exit_code=ended.exit_code,
+            signal=ended.signal,
             launched=attempt.handle is not None,
             heard=heartbeat is not None,
             ended_by=ended_by,
             reason=watched.stop.reason if watched.stop is not None else attempt.reason,
+            facts=ended.facts,
         )
     )
     committed = report.checkpoint if report is not None else heartbeat.checkpoint if heartbeat is not None else None
     if committed is not None:
         note_commit(context, attempt, committed, now)
-    if report is not None:
-        step: int | None = report.step
-    else:
-        step = heartbeat.step if heartbeat is not None else attempt.first_step
+    step = report.step if report is not None else heartbeat.step if heartbeat is not None else attempt.first_step
     queue.end_attempt(
         context.connection,
         attempt.id,
         outcome=ending.outcome,
         kind=ending.kind,
         reason=ending.reason,
-        exit_code=exited.exit_code,
-        signal=exited.signal,
+        exit_code=ended.exit_code,
+        signal=ended.signal,
         last_step=step,
         now=now.unix,
+        ended_at=ended.at,
     )
     level = "info" if ending.outcome in (Outcome.COMPLETED, Outcome.PREEMPTED) else "warning"
     context.log.log(30 if level == "warning" else 20, "attempt %s %s: %s", attempt.id, ending.outcome, ending.reason)
     context.watched = None
     context.launcher = None
+
+
+def _report_of(folder: Path, attempt: Attempt) -> Report | None:
+    report = attempts.read_report(folder)
+    return report if report is not None and report.attempt == attempt.id else None
+
+
+def _how(
+    context: Context,
+    folder: Path,
+    attempt: Attempt,
+    watched: Watched,
+    exited: Exited,
+    report: Report | None,
+    now: Moment,
+) -> Ended:
+    """Return how it ended: as noted by a loop that died after it, else with the facts gathered now."""
+    if report is not None and report.outcome in (Outcome.COMPLETED, Outcome.PREEMPTED):
+        return Ended(exit_code=exited.exit_code, signal=exited.signal, at=now.unix, facts=Facts())
+    noted = endings.read_ended(folder)
+    if noted is not None:
+        return noted
+    facts = grounds.gather(folder, context.layout.root, attempt, watched, now)
+    is_fresh = exited.exit_code is not None or exited.signal is not None or not facts.was_unwatched
+    at = report.ended_at if report is not None else None
+    if at is None:
+        at = grounds.time_of_end(folder, attempt, facts, is_fresh=is_fresh and facts.booted_at is None, now=now)
+    ended = Ended(exit_code=exited.exit_code, signal=exited.signal, at=min(at, now.unix), facts=facts)
+    endings.write_ended(folder, ended)
+    return ended
 
 
 def note_commit(context: Context, attempt: Attempt, step: int, now: Moment) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overnight.daemon import filing
+from overnight.daemon import facts, filing
 from overnight.daemon.context import Context, Moment
 from overnight.daemon.planning import Plan, seed_of
 from overnight.database import queue
@@ -66,6 +66,7 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment
     )
     attempts.write_spec(folder, spec)
     attempts.touch_watched(folder)
+    facts.note_launch(folder, now)
     context.launcher = context.launcher_of(settings.launcher.kind)
     context.launcher.start(
         folder,

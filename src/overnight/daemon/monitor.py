@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from overnight.daemon import anti_stuck, ending, leaving, wishes
+from overnight.daemon import facts as grounds
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.daemon.wishes import Stop
 from overnight.database import queue
@@ -64,6 +65,7 @@ def _watch(context: Context, attempt: Attempt, watched: Watched, now: Moment) ->
         _note(context, attempt, watched, now)
         if now.boot - watched.touched_at >= TOUCH_S:
             attempts.touch_watched(folder)
+            grounds.note_life(folder, found.pid, now)
             watched.touched_at = now.boot
     except (DiskError, sqlite3.Error) as error:  # a full disk must not blind the rest of the watch
         context.tell("notes", f"cannot write down how attempt {attempt.id} goes: {error}", kind="disk", at=now.unix)

@@ -342,13 +342,15 @@ def end_attempt(
     signal: int | None,
     last_step: int | None,
     now: float,
+    ended_at: float | None = None,
 ) -> bool:
-    """Set an attempt's outcome, once; False where it has one."""
+    """Set an attempt's outcome, once; False where it has one. ``ended_at``: when it ended, where that is not now."""
+    at = now if ended_at is None else ended_at
     with transaction(connection):
         changed = connection.execute(
             "UPDATE attempts SET state = 'ended', outcome = ?, kind = ?, reason = ?, exit_code = ?, signal = ?,"
             " last_step = ?, ended_at = ? WHERE id = ? AND state != 'ended'",
-            (outcome.value, kind.value if kind else None, reason, exit_code, signal, last_step, now, attempt),
+            (outcome.value, kind.value if kind else None, reason, exit_code, signal, last_step, at, attempt),
         ).rowcount
         if changed:
             events.record(
@@ -363,6 +365,7 @@ def end_attempt(
                 exit_code=exit_code,
                 signal=signal,
                 step=last_step,
+                ended_at=at,
             )
     return bool(changed)
 

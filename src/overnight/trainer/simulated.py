@@ -33,6 +33,7 @@ from overnight.domain.errors import ExitCode
 VARIABLE = "OVERNIGHT_SIMULATED"
 UNWATCHED_S = 90.0
 STATE = "state.json"
+MEMORY_MB = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +254,10 @@ class Simulation:
                 _hang()
             case "perturb":
                 self.model.chain = hashlib.sha256(self.model.chain.encode()).hexdigest()
+            case "eat":
+                _eat()
+            case "xfsz" | "xcpu" | "abrt" | "ill" | "bus":
+                _die_by(signal.Signals[f"SIG{self.options.fault.upper()}"])
             case kind if kind in _FAULTS:
                 failure, charged = _FAULTS[kind]
                 raise Fault(failure, charged=charged)
@@ -295,6 +300,20 @@ class Simulation:
         attempts.write_report(self.folder, report)
         codes = {Outcome.COMPLETED: ExitCode.OK, Outcome.PREEMPTED: ExitCode.BUSY}
         return codes.get(report.outcome, ExitCode.PROBLEM)
+
+
+def _eat() -> NoReturn:
+    """Take memory until the kernel objects; where it does not, give it back and fail."""
+    hoard = [bytearray(b"x" * (1 << 20)) for _ in range(MEMORY_MB)]
+    hoard.clear()
+    raise Fault(FailureKind.HOST_OOM, charged=False)
+
+
+def _die_by(number: signal.Signals) -> NoReturn:
+    """Die of a signal, whatever the interpreter makes of it."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    raise AssertionError(f"it outlived {number.name}")
 
 
 def _hang() -> NoReturn:
