@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from control_group import MemoryGroup, memory_group
 from simulated_rig import Rig
 
 
@@ -16,3 +17,10 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made = Rig(tmp_path / "workspace", monkeypatch)
     yield made
     made.end()
+
+
+@pytest.fixture
+def group() -> Iterator[MemoryGroup]:
+    """Give a memory control group of the test's own."""
+    with memory_group() as made:
+        yield made

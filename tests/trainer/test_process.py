@@ -341,6 +341,32 @@ def test_a_full_disk_is_named_and_the_job_goes_on_when_there_is_room(small_disk:
     assert rig.run(rig.spec(1, rows)).outcome is Outcome.COMPLETED
 
 
+@pytest.mark.crash
+def test_a_trainer_that_gets_no_memory_says_so_and_blames_nobody(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    rig = Rig(tmp_path, checkpoint__every_steps=2)
+    rows = rig.rows(sums(1, 400), "a")
+    trainer = rig.launch(rig.spec(1, rows), OVERNIGHT_FAULT="step:4:leak")
+    trainer.until(lambda heartbeat: heartbeat.step >= 1)
+    size = int(Path(f"/proc/{trainer.process.pid}/statm").read_text().split()[0]) * 4096
+    resource.prlimit(trainer.process.pid, resource.RLIMIT_AS, (size + (256 << 20), size + (256 << 20)))
+    code, report = trainer.end()
+    assert report is not None
+    assert (code, report.kind, report.charged) == (1, FailureKind.HOST_OOM, False)
+    assert report.checkpoint is not None, "what was saved before stays"
+
+
+def test_libraries_that_find_no_memory_are_not_called_broken(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    spec = rig.spec(1, rig.rows(sums(1, 8), "a"))
+    folder = rig.place(spec)
+    limit = f"ulimit -v {400 << 10} && exec {sys.executable} -m overnight.trainer {folder}"
+    done = subprocess.run(["/bin/sh", "-c", limit], capture_output=True, text=True, check=False, timeout=60)
+    report = attempts.read_report(folder)
+    assert report is not None, done.stderr[-2000:]
+    assert (report.kind, report.charged) == (FailureKind.HOST_OOM, False)
+
+
 def test_qlora_without_its_library_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     import importlib.util
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from overnight.daemon import anti_stuck, ending, leaving, wishes
+from overnight.daemon import anti_stuck, ending, footprint, leaving, wishes
 from overnight.daemon import facts as grounds
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.daemon.wishes import Stop
@@ -114,6 +114,7 @@ def _note_steps(context: Context, attempt: Attempt, total: int) -> None:
 def _judge(context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, now: Moment) -> None:
     """Pass on what the operator wants; end what is stuck."""
     wanted = wishes.why_stop(context.wishes, job=attempt.job, signals=context.signals)
+    wanted = wanted or footprint.why_leave(context, attempt, watched, now)
     if watched.stop is None:
         if wanted is not None:
             leaving.ask(context, attempt, watched, launcher, wanted, EndedBy.WISH, now)

@@ -130,6 +130,11 @@ class WatchSettings(_Section):
         3, description="quick restarts of a guard inside the window"
     )
     restart_window_s: Seconds = Field(300.0, description="the window in which quick restarts are counted")
+    max_memory_gb: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
+        None,
+        description="a trainer that grows beyond so much memory (10^9 bytes) saves and a fresh process goes on; null:"
+        " only where memory gets short",
+    )
 
 
 class DiskSettings(_Section):

@@ -125,7 +125,8 @@ REMEDIES: dict[FailureKind, Remedy] = {
         Action.WAIT_FOR_ENVIRONMENT,
     ),
     K.TOO_MANY_FILES: Remedy(
-        "Raise the limit on open files (ulimit -n, or LimitNOFILE of the service).",
+        "Raise the limit on open files (ulimit -n, or LimitNOFILE of the service), or on processes and threads"
+        " (ulimit -u, or TasksMax).",
         Action.WAIT_FOR_ENVIRONMENT,
     ),
     K.MULTIPROCESSING: Remedy(

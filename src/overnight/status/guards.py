@@ -8,7 +8,9 @@ from typing import Any
 from overnight.database import overview
 from overnight.disk import config, files, locked
 from overnight.disk.layout import Layout
+from overnight.domain.memory import giga
 from overnight.domain.picture import age, iso
+from overnight.launchers.memory import resident_bytes, room_of
 from overnight.status.snapshot import Process, Snapshot
 
 GIGABYTE = 1e9
@@ -23,6 +25,7 @@ def guards(layout: Layout, connection: sqlite3.Connection, shot: Snapshot) -> li
         _checkpoint(shot, connection),
         _config_lock(layout, connection),
         _disk(layout, connection),
+        _memory(shot, connection),
     ]
 
 
@@ -65,3 +68,14 @@ def _disk(layout: Layout, connection: sqlite3.Connection) -> dict[str, Any]:
     state = "enough" if free >= wanted else "LOW"
     note = f"{free / GIGABYTE:.1f} GB free, {wanted / GIGABYTE:g} GB wanted"
     return _guard("disk", state, note=note, acted=overview.last_event_at(connection, ("disk.",)))
+
+
+def _memory(shot: Snapshot, connection: sqlite3.Connection) -> dict[str, Any]:
+    acted = overview.last_event_at(connection, ("attempt.memory",))
+    note = "a trainer that leaks saves, and a fresh process goes on"
+    if shot.attempt is None or shot.heartbeat is None:
+        return _guard("memory", "nothing to watch", note=note, acted=acted)
+    held, room = resident_bytes(shot.heartbeat.pid), room_of(shot.heartbeat.pid)
+    if held is not None and room is not None:
+        note = f"the trainer holds {giga(held)}, {room.where} has {giga(room.available_bytes)} left"
+    return _guard("memory", "watching", note=note, since=shot.attempt.started_at, acted=acted)

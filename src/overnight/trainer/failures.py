@@ -94,12 +94,15 @@ _SAYINGS: tuple[tuple[str, FailureKind], ...] = (
     (r"driver version is insufficient|driver on your system is too old|forward compatibility", K.DRIVER_MISMATCH),
     (r"uncorrectable ECC|has fallen off the bus|GPU is lost|NVLink", K.GPU_HARDWARE),
     (r"CUDA error|CUBLAS_STATUS|cuDNN error|device-side assert|unspecified launch failure", K.CUDA_ERROR),
-    (r"Too many open files", K.TOO_MANY_FILES),
+    (r"Too many open files|can't start new thread", K.TOO_MANY_FILES),
     (r"huggingface\.co|Hugging Face Hub|gated repo|HF_HUB_OFFLINE|LocalEntryNotFound", K.NETWORK_HUB),
     (r"size mismatch for|Error\(s\) in loading state_dict|parameter group that doesn't match", K.CHECKPOINT_MISMATCH),
     (r"Error while deserializing header|PytorchStreamReader failed|invalid header or archive", K.CHECKPOINT_CORRUPT),
     (r"DataLoader worker .* (exited|is killed)", K.MULTIPROCESSING),
 )
+
+_NO_MEMORY = r"failed to map segment|[Cc]annot allocate memory"
+"""What the loader of libraries says under a limit on memory: the library itself is fine."""
 
 _NETWORK_MODULES = ("huggingface_hub", "requests", "httpx", "urllib3")
 
@@ -116,7 +119,7 @@ def judge(error: BaseException) -> Failure:
 
 
 def _kind(error: BaseException) -> FailureKind:
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and re.search(_NO_MEMORY, str(error))):
         return K.HOST_OOM
     if isinstance(error, ImportError):
         return K.DEPENDENCY
@@ -152,7 +155,10 @@ _MEANINGS = {
     K.DEPENDENCY: ("A library is missing or broken", "pip install 'overnight[train]' into the daemon's environment"),
     K.USER_INTERRUPT: ("The trainer was interrupted", "nothing: the job is tried again"),
     K.DISK_FULL: ("The disk refused a write", "free space; work goes on by itself then"),
-    K.TOO_MANY_FILES: ("The process ran out of file handles", "raise the limit on open files (ulimit -n)"),
+    K.TOO_MANY_FILES: (
+        "The process ran out of file handles or threads",
+        "raise the limit on open files (ulimit -n) or on processes and threads (ulimit -u)",
+    ),
     K.PERMISSION: ("A file may not be read or written", "mend its owner or mode"),
     K.FILE_NOT_FOUND: ("A file is not there", "bring it back, or mend the path"),
     K.NETWORK_HUB: ("The model could not be fetched from the Hugging Face Hub", "check the network, the id and access"),

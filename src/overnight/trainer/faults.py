@@ -18,6 +18,7 @@ from typing import NoReturn
 VARIABLE = "OVERNIGHT_FAULT"
 SLEEP_S = 3600.0
 SLOW_S = 1.5
+LEAK_BYTES = 32 << 20
 
 
 class PlannedFault(RuntimeError):
@@ -32,7 +33,16 @@ def _spoil() -> None:
     raise ValueError("the actions 'nan' and 'perturb' need a site that has numbers to spoil")
 
 
+_LEAKED: list[bytearray] = []
+
+
+def leak() -> None:
+    """Lose some memory for good; from the armed step on this is done at each one."""
+    _LEAKED.append(bytearray(b"x") * LEAK_BYTES)
+
+
 ACTIONS: dict[str, Callable[[], None]] = {
+    "leak": leak,
     "exit0": lambda: os._exit(0),
     "kill": lambda: signal.raise_signal(signal.SIGKILL),
     "term": lambda: signal.raise_signal(signal.SIGTERM),
@@ -74,6 +84,8 @@ class Faults:
         if count is None:
             self._seen += 1
             count = self._seen
+        if self.action == "leak" and count > self.count:
+            leak()
         if count != self.count:
             return
         if self.action == "nan":

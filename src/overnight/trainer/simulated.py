@@ -34,6 +34,8 @@ VARIABLE = "OVERNIGHT_SIMULATED"
 UNWATCHED_S = 90.0
 STATE = "state.json"
 MEMORY_MB = 400
+LEAK_BYTES = 1 << 20
+"""What each step leaks, where that was ordered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,7 @@ class Simulation:
         self.total: int | None = None
         self.committed: int | None = None
         self.loss: float | None = None
+        self.leaked: list[bytearray] = []
 
     def run(self) -> Report:
         """Load, train, save; return the last word."""
@@ -241,7 +244,11 @@ class Simulation:
     def _misbehave(self, job_step: int) -> None:
         """Do what was ordered for this step."""
         number = int(self.spec.attempt.rpartition("-")[2])
-        if job_step != self.options.fault_step or number > self.options.fault_attempts:
+        if number > self.options.fault_attempts:
+            return
+        if self.options.fault == "leak" and job_step >= self.options.fault_step:
+            self.leaked.append(bytearray(b"x") * LEAK_BYTES)
+        if job_step != self.options.fault_step:
             return
         match self.options.fault:
             case "exit0" | "exit1":
@@ -295,6 +302,9 @@ class Simulation:
             report = self._report(Outcome.PREEMPTED, None, "asked to leave: saved at a step border")
         except Fault as fault:
             report = self._report(Outcome.CRASHED, fault.kind, str(fault), charged=fault.charged)
+        except MemoryError:
+            self.leaked.clear()
+            report = self._report(Outcome.CRASHED, FailureKind.HOST_OOM, "no memory left for the trainer")
         except Exception as error:
             report = self._report(Outcome.CRASHED, FailureKind.CODE_ERROR, f"{type(error).__name__}: {error}")
         attempts.write_report(self.folder, report)
