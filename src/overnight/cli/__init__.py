@@ -20,7 +20,7 @@ from overnight.domain.errors import DiskError, ExitCode, OvernightError, UsageEr
 PROGRAM = "overnight"
 VERBS = (
     "init", "up", "down", "pause", "resume", "skip", "stop", "add", "queue", "cancel", "retry", "move", "validate",
-    "status", "logs", "events", "config", "checkpoints", "verify", "cleanup", "demo",
+    "status", "logs", "events", "config", "checkpoints", "verify", "cleanup", "crashes", "demo",
 )  # fmt: skip
 """Every verb, in the order of the help."""
 
@@ -51,7 +51,8 @@ def run(words: list[str]) -> int:
 
 def _command() -> Any:
     """Return the command line, its verbs in the order of VERBS."""
-    from overnight.cli import keeping, looking, running, work, workspace  # noqa: F401  (they put their verbs into the app)
+    # they put their verbs into the app
+    from overnight.cli import crashes, keeping, looking, running, work, workspace  # noqa: F401
 
     quick.spare_conversions()
     group: Any = typer.main.get_command(app)
