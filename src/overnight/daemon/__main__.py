@@ -17,23 +17,30 @@ from overnight.daemon.errands import Errands
 from overnight.daemon.locks import take_locks
 from overnight.daemon.recover import recover
 from overnight.daemon.waiting import Bell
-from overnight.database.connection import connect
+from overnight.database.connection import connect, wait_at_most
 from overnight.disk import attempts, workspace
 from overnight.disk.logs import open_log
 from overnight.domain.errors import ExitCode, OvernightError
+from overnight.launchers.beats import Beat
 from overnight.launchers.choice import launcher_of
+
+DATABASE_WAIT_S = 5.0
+"""A step that finds the database held by somebody else for longer is tried again: the loop must keep moving."""
 
 
 def main(folder: Path) -> ExitCode:
     """Run the loop of one workspace until it is to end."""
     bell = Bell()
     bell.ring_on_signals()
+    beat = Beat()
+    beat.say("starts", at=attempts.boot_time())
     try:
         layout = workspace.open_workspace(folder)
         now = Moment(unix=time.time(), boot=attempts.boot_time())
         locks = take_locks(layout, now=now.unix)
         log = open_log("daemon", layout.log("daemon"))
         connection = connect(layout.database)
+        wait_at_most(connection, DATABASE_WAIT_S)
     except OvernightError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -44,6 +51,7 @@ def main(folder: Path) -> ExitCode:
         log=log,
         limits=settings.fallback(),
         bell=bell,
+        beat=beat,
         errands=Errands(wake=bell.ring),
         started_at=now.unix,
         locks=locks,

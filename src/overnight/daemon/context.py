@@ -28,6 +28,7 @@ from overnight.domain.health import Health
 from overnight.domain.pace import PATIENCE, Kind, Pace, Patiences
 from overnight.domain.vitals import Stillness, Vitals
 from overnight.launchers.base import Launcher
+from overnight.launchers.beats import Beat
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class Context:
     errands: Errands
     started_at: float  # unix seconds
     patiences: Patiences = field(default_factory=lambda: PATIENCE)
+    beat: Beat = field(default_factory=Beat)
     config_problem: OvernightError | None = None
     config_looks: object = ()  # of the file that was read last; None where there was no file
     launcher: Launcher | None = None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 from pathlib import Path
 
+from overnight.daemon import traces
 from overnight.daemon.context import Context, Moment
 from overnight.daemon.locks import Locks, holder
-from overnight.disk import files, workspace
-from overnight.launchers import guards
+from overnight.disk import files, logs, workspace
+from overnight.launchers import beats, guards, processes
 from overnight.launchers.base import LaunchError
 
 EVERY_S = 2.0
@@ -67,13 +70,39 @@ def _keep_watchdog(context: Context, now: Moment) -> None:
         del context.helpers["watchdog"]
     seen = files.lock_holder(context.layout.watchdog_lock)
     context.memory["watchdog_pid"] = seen.get("pid") if seen is not None else None
-    if seen is not None or not context.wishes.up or context.signals or context.wishes.down:
-        context.forget("watchdog")
+    if not context.wishes.up or context.signals or context.wishes.down:
         return
-    if "watchdog" in context.helpers:
-        return  # it is just starting
+    starting = context.helpers.get("watchdog")
+    pid = context.memory["watchdog_pid"] if seen is not None else starting.pid if starting is not None else None
+    if seen is not None or starting is not None:
+        context.forget("watchdog")
+        _listen_to_watchdog(context, pid, now)
+        return
     try:
         context.helpers["watchdog"] = guards.start_watchdog_process(context.layout)
         context.record("the watchdog was gone and is started again", kind="watchdog.started", at=now.unix)
     except LaunchError as error:
         context.tell("watchdog", f"the watchdog cannot be started: {error.found}", kind="watchdog.failed", at=now.unix)
+
+
+def _listen_to_watchdog(context: Context, pid: object, now: Moment) -> None:
+    """Kill a watchdog that hangs, by its identity; the next look starts another one."""
+    identity = processes.identify(pid) if isinstance(pid, int) else None
+    ear: beats.Ear | None = context.memory.get("watchdog_ear")
+    if ear is not None and ear.identity != identity:
+        ear.close()
+        ear = None
+    if identity is None:
+        context.memory["watchdog_ear"] = None
+        return
+    if ear is None:
+        ear = context.memory["watchdog_ear"] = beats.Ear(identity, longest_s=2 * EVERY_S)
+    verdict = ear.judge(at=now.boot, limit_s=context.limits.watch.daemon_dead_s)
+    if verdict is None or not verdict.is_hung:
+        return
+    told = f"the watchdog (pid {identity.pid}) is killed: {verdict.reason}"
+    if context.tell("watchdog hung", told, kind="watchdog.hung", level="error", at=now.unix):
+        seen = traces.of_guard(identity)
+        for line in (told, *seen):
+            logs.add_line(context.layout.log("watchdog"), line, level=logging.ERROR)
+    processes.send(identity, signal.SIGKILL)

@@ -64,6 +64,7 @@ def tick(context: Context) -> None:
     """Do every step once."""
     now = Moment(unix=time.time(), boot=attempts.boot_time())
     for name, step in STEPS:
+        context.beat.say(name, at=now.boot)
         try:
             step(context, now)
         except Exception as error:  # the border of a step: whatever it is, the next one still runs
@@ -85,6 +86,7 @@ def run(context: Context) -> None:
         tick(context)
         if context.is_over:
             return
+        context.beat.say("waits", at=attempts.boot_time())
         context.bell.wait(TICK_S, also=_exit_descriptor(context))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import select
 import signal
 from types import FrameType
 
-LEAVE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LEAVE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+HARMLESS = ("SIGUSR2", "SIGIO")
+"""Signals that would end a program that does not expect them; SIGIO tells of a lease that somebody breaks."""
 
 
 class Bell:
@@ -27,8 +30,11 @@ class Bell:
 
     def wait(self, seconds: float, *, also: int | None = None) -> None:
         """Return when somebody rings, when ``also`` becomes readable, or after some seconds."""
-        ears = [self._ear] if also is None else [self._ear, also]
-        ready, _, _ = select.select(ears, [], [], seconds)
+        poll = select.poll()  # unlike select it takes any descriptor number
+        for descriptor in (self._ear, also):
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
         if self._ear in ready:
             with contextlib.suppress(BlockingIOError):
                 while os.read(self._ear, 4096):
@@ -38,8 +44,11 @@ class Bell:
         """Count each wish to end and wake the loop; nothing else happens inside a handler."""
         for number in LEAVE:
             signal.signal(number, self._on_signal)
-        if hasattr(signal, "SIGIO"):
-            signal.signal(signal.SIGIO, lambda number, frame: None)  # of a lease that somebody breaks
+        for name in HARMLESS:
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda number, frame: None)
+        if hasattr(faulthandler, "register"):  # USR1: where each thread stands, into the log
+            faulthandler.register(signal.SIGUSR1, file=2, all_threads=True, chain=False)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signals += 1

@@ -47,6 +47,11 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
+    """Let a connection wait so long for other writers, and not longer: who is watched must keep moving."""
+    connection.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+
+
 def connect_readonly(path: Path) -> sqlite3.Connection:
     """Open the database for reading only; nothing is created or migrated. Raises like connect."""
     if not path.exists():

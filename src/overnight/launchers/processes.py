@@ -7,14 +7,22 @@ afterwards, so that a stranger with the same number is never hit.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
 GONE = frozenset("ZX")
 """States of a process that will never run again."""
+
+_UNKNOWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing about a process: we only cannot look. They pass as OSError, lest it be taken for gone."""
+
+_NO_PIDFD = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL})
+"""Errors of a system, or a sandbox, without pidfds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +38,20 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Activity:
+    """What the kernel knows of how a process goes."""
+
+    state: str  # the kernel's letter: R S D T t
+    worked: int  # processor time so far, in clock ticks
+    starved_s: float  # time in line for a processor so far
+
+
+@dataclass(frozen=True, slots=True)
 class _Facts:
     state: str
     session: int
     started: int
+    worked: int = 0
 
 
 def parse_identity(text: str) -> Identity:
@@ -46,7 +64,9 @@ def boot_id() -> str:
     """Return the kernel's id of this boot, "" where it tells none."""
     try:
         return (PROC / "sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            raise
         return ""
 
 
@@ -57,26 +77,66 @@ def identify(pid: int) -> Identity | None:
 
 
 def is_alive(identity: Identity) -> bool:
-    """Return whether that very process still runs."""
-    facts = _facts(identity.pid)
-    return (
-        facts is not None
-        and facts.state not in GONE
-        and facts.started == identity.started
-        and identity.boot == boot_id()
-    )
+    """Return whether that very process still runs. Raises OSError where nobody can tell."""
+    return _facts_of(identity) is not None
+
+
+def activity(identity: Identity) -> Activity | None:
+    """Return how that very process goes, or None where it is gone. Raises OSError where nobody can tell."""
+    facts = _facts_of(identity)
+    if facts is None:
+        return None
+    return Activity(state=facts.state, worked=facts.worked, starved_s=_starved_s(identity.pid))
+
+
+def describe(identity: Identity) -> list[str]:
+    """Return what the kernel tells of each thread of a process: evidence for people, one line or more a thread."""
+    lines: list[str] = []
+    tasks = PROC / str(identity.pid) / "task"
+    try:
+        threads = sorted(os.listdir(tasks), key=int)
+    except OSError:
+        return lines
+    for thread in threads:
+        told = {name: _read(tasks / thread / name) for name in ("comm", "stat", "wchan", "syscall", "stack")}
+        state = told["stat"].rpartition(")")[2].split()
+        where = told["wchan"] if told["wchan"] not in ("", "0") else "user code"
+        lines.append(
+            f"thread {thread} {told['comm']}: state {state[0] if state else '?'}, in {where},"
+            f" syscall {told['syscall'].split(' ')[0] or 'unknown'}"
+        )
+        lines += [f"  {line}" for line in told["stack"].splitlines()[:12]]
+    return lines
+
+
+def error_output(identity: Identity) -> Path | None:
+    """Return the file that takes a process's standard error, None where it is none or nobody may know."""
+    link = PROC / str(identity.pid) / "fd" / "2"
+    try:
+        return Path(os.readlink(link)) if stat.S_ISREG(os.stat(link).st_mode) else None
+    except OSError:
+        return None
 
 
 def open_process(identity: Identity) -> int | None:
-    """Return a pidfd of that very process, or None where it is gone (or the system has no pidfd)."""
+    """Return a pidfd of that very process, or None where it is gone (or the system has no pidfd).
+
+    Raises OSError where nobody can tell.
+    """
     if not hasattr(os, "pidfd_open"):
         return None
     try:
         descriptor = os.pidfd_open(identity.pid)
-    except OSError:
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            raise
         return None
-    if is_alive(identity):
-        return descriptor
+    try:
+        if is_alive(identity):
+            return descriptor
+    except OSError:
+        os.close(descriptor)
+        raise
     os.close(descriptor)
     return None
 
@@ -87,8 +147,8 @@ def close(descriptor: int) -> None:
 
 
 def send(identity: Identity, number: signal.Signals) -> bool:
-    """Send a signal to that very process; return whether it was there."""
-    if not hasattr(signal, "pidfd_send_signal"):
+    """Send a signal to that very process; return whether it was there. Raises OSError where nobody can tell."""
+    if not _has_pidfd():
         if is_alive(identity):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(identity.pid, number)
@@ -103,6 +163,16 @@ def send(identity: Identity, number: signal.Signals) -> bool:
         return False
     finally:
         os.close(descriptor)
+    return True
+
+
+def _has_pidfd() -> bool:
+    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        return error.errno not in _NO_PIDFD
     return True
 
 
@@ -143,16 +213,42 @@ def usable_threads() -> int:
     return os.cpu_count() or 1
 
 
+def _facts_of(identity: Identity) -> _Facts | None:
+    """Return the facts of that very process, None where it is gone."""
+    facts = _facts(identity.pid)
+    if facts is None or facts.state in GONE or facts.started != identity.started or identity.boot != boot_id():
+        return None
+    return facts
+
+
 def _facts(pid: int) -> _Facts | None:
     """Read /proc/PID/stat; the name in it may hold anything, so fields are counted from its closing bracket."""
     if not PROC.is_dir():
         return _facts_without_proc(pid)
     try:
         text = (PROC / str(pid) / "stat").read_bytes().decode("ascii", "replace")
-    except OSError:
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            raise
         return None
     fields = text[text.rfind(")") + 2 :].split()
-    return _Facts(state=fields[0], session=int(fields[3]), started=int(fields[19])) if len(fields) > 19 else None
+    if len(fields) <= 19:
+        return None
+    worked = int(fields[11]) + int(fields[12])
+    return _Facts(state=fields[0], session=int(fields[3]), started=int(fields[19]), worked=worked)
+
+
+def _starved_s(pid: int) -> float:
+    """Return for how long the main thread has stood in line for a processor; 0 where the kernel does not tell."""
+    fields = _read(PROC / str(pid) / "schedstat").split()
+    return int(fields[1]) / 1e9 if len(fields) > 1 and fields[1].isdigit() else 0.0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def _facts_without_proc(pid: int) -> _Facts | None:
