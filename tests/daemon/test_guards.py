@@ -139,7 +139,7 @@ def test_down_ends_everything_and_takes_its_wishes_back(rig: Rig, now: bool) -> 
 
 
 def test_a_killed_loop_is_back_within_seconds_and_its_trainer_goes_on_untouched(rig: Rig) -> None:
-    rig.simulate(step_s=0.1)
+    rig.simulate(step_s=0.4)
     rig.make(files=1)
     rig.start_watchdog()
     rig.wait(lambda: rig.step() >= 2)
