@@ -86,6 +86,8 @@ def _learn(
         moves = max(1, moves - 2)
     known = watched.paces
     for kind in kinds:
+        if known.get(kind, Pace()).moves < context.patiences[kind].enough:
+            watched.remember_at = float("-inf")  # what makes a judgement possible is written down at once
         each = 1 if kind is Kind.SAVING else moves
         known[kind] = pace.learn(known.get(kind, Pace()), took_s=still.charged_s, wall_s=still.wall_s, moves=each)
 
@@ -181,6 +183,13 @@ def _with_evidence(context: Context, attempt: Attempt, watched: Watched, verdict
     suspicion = watched.suspicion
     assert suspicion is not None
     assert suspicion.work is not None
+    if not verdict.is_stuck:
+        watched.suspicion = None
+        context.errands.forget(suspicion.errand)
+        message = f"attempt {attempt.id} moves again after all: it is left alone"
+        context.record(message, kind="attempt.unstuck", at=now.unix, attempt=attempt.id)
+        _tell(context, message)
+        return None
     try:
         taken = context.errands.ask(suspicion.errand, suspicion.work)
         if taken is None and now.boot - suspicion.at < EVIDENCE_S:
@@ -189,11 +198,6 @@ def _with_evidence(context: Context, attempt: Attempt, watched: Watched, verdict
     except Exception as error:  # the border of evidence: without it the hang is ended all the same
         names = f"{evidence.HANG}; the rest cannot be taken: {type(error).__name__}: {error}"
     watched.suspicion = None
-    if not verdict.is_stuck:
-        message = f"attempt {attempt.id} moves again after all: it is left alone"
-        context.record(message, kind="attempt.unstuck", at=now.unix, attempt=attempt.id)
-        _tell(context, message)
-        return None
     _tell(context, f"evidence of attempt {attempt.id}: {names}")
     return suspicion.verdict
 

@@ -53,12 +53,13 @@ def after(still: Stillness, before: Vitals | None, now: Vitals | None, *, passed
             state=state,
         )
     waited_s, main_waited_s = _waited(before, now, passed_s=passed_s, burned_s=burned_s)
+    used_s = min(passed_s, burned_s)  # what ran was not waiting, whatever the books say
     is_held = state in (STOPPED, TRACED, DISK)
     is_stopped = state == STOPPED and burned_s == 0.0
     return Stillness(
         wall_s=still.wall_s + passed_s,
-        watched_s=still.watched_s + passed_s - main_waited_s,
-        charged_s=still.charged_s + (0.0 if is_held else passed_s - waited_s),
+        watched_s=still.watched_s + max(used_s, passed_s - main_waited_s),
+        charged_s=still.charged_s + (0.0 if is_held else max(used_s, passed_s - waited_s)),
         burned_s=still.burned_s + burned_s,
         stopped_s=still.stopped_s + passed_s if is_stopped else 0.0,
         lost_s=still.lost_s,

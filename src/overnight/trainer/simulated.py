@@ -6,18 +6,21 @@ For tests of the daemon and a look at it on any machine. Like the real one it re
 row, their order, the seed and the learning rate. Each checkpoint carries the ledger of all rows consumed so far.
 
 Options stand in the environment variable OVERNIGHT_SIMULATED as ``name=value``, separated by commas: ``step_s`` and
-``load_s`` (seconds), ``fault=KIND@STEP[:ATTEMPTS]``: at a step within the job (0 is while loading), in the first so
-many attempts of each job.
+``load_s`` (seconds), ``burn_s`` (processor seconds of a step), ``fault=KIND@STEP[:ATTEMPTS]``: at a step within the job
+(0 is while loading), in the first so many attempts of each job; ``slow=KIND@STEP`` with ``slow_s`` (seconds) and
+``items``: honest work that takes long, a ``step``, a ``save``, or an ``evaluation`` of so many items of that length.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import os
 import random
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +47,14 @@ class Options:
 
     step_s: float = 0.01
     load_s: float = 0.0
+    burn_s: float = 0.0
     fault: str = ""
     fault_step: int = -1
     fault_attempts: int = 1_000_000
+    slow: str = ""
+    slow_step: int = -1
+    slow_s: float = 0.0
+    items: int = 1
 
 
 def read_options(text: str) -> Options:
@@ -54,12 +62,18 @@ def read_options(text: str) -> Options:
     given = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
     kind, _, where = given.get("fault", "").partition("@")
     step, _, times = where.partition(":")
+    slow, _, slow_step = given.get("slow", "").partition("@")
     return Options(
         step_s=float(given.get("step_s", "0.01")),
         load_s=float(given.get("load_s", "0")),
+        burn_s=float(given.get("burn_s", "0")),
         fault=kind,
         fault_step=int(step or "-1"),
         fault_attempts=int(times or "1000000"),
+        slow=slow,
+        slow_step=int(slow_step or "-1"),
+        slow_s=float(given.get("slow_s", "0")),
+        items=int(given.get("items", "1")),
     )
 
 
@@ -131,6 +145,8 @@ class Simulation:
             end = min(begin + per_step, (epoch + 1) * rows_per_epoch)
             self._step(order[begin:end])
             self._misbehave(self.model.job_step)
+            if self._is_slow("evaluation"):
+                self._evaluate()
             if self._is_asked():
                 self._save(steps)
                 raise Left
@@ -181,6 +197,11 @@ class Simulation:
     def _step(self, rows: list[str]) -> None:
         if self.options.step_s:
             time.sleep(self.options.step_s)
+        burned_until = time.process_time() + self.options.burn_s
+        while time.process_time() < burned_until:
+            pass
+        if self._is_slow("step", self.model.job_step + 1):
+            time.sleep(self.options.slow_s)
         rate = self._section("train")["learning_rate"]
         text = "|".join([self.model.chain, *rows, str(rate), str(self.spec.seed), str(self.model.job_step)])
         self.model.chain = hashlib.sha256(text.encode()).hexdigest()
@@ -204,6 +225,8 @@ class Simulation:
         if self.committed == self.model.step:
             return
         self._enter(Phase.SAVING)
+        if self._is_slow("save"):
+            time.sleep(self.options.slow_s)
         staging = self.layout.model / f".{self.spec.attempt}.staging"
         if staging.exists():
             files.remove_tree(staging, inside=self.layout.model)
@@ -241,6 +264,17 @@ class Simulation:
             files={},
         )
 
+    def _is_slow(self, kind: str, job_step: int | None = None) -> bool:
+        step = self.model.job_step if job_step is None else job_step
+        return self.options.slow == kind and self.options.slow_step == step
+
+    def _evaluate(self) -> None:
+        self._enter(Phase.EVALUATING)
+        for _ in range(self.options.items):
+            time.sleep(self.options.slow_s)
+            self._beat()
+        self._enter(Phase.TRAINING)
+
     def _misbehave(self, job_step: int) -> None:
         """Do what was ordered for this step."""
         number = int(self.spec.attempt.rpartition("-")[2])
@@ -259,6 +293,16 @@ class Simulation:
                 signal.raise_signal(signal.SIGKILL)
             case "hang":
                 _hang()
+            case "hang_in_evaluation":
+                self._enter(Phase.EVALUATING)
+                _hang()
+            case "hang_in_save":
+                self._enter(Phase.SAVING)
+                _hang()
+            case "busy":
+                sum(range(1 << 62))  # in native code, with the interpreter's lock: no handler ever runs
+            case "pulse":
+                self._pulse()
             case "perturb":
                 self.model.chain = hashlib.sha256(self.model.chain.encode()).hexdigest()
             case "eat":
@@ -268,6 +312,18 @@ class Simulation:
             case kind if kind in _FAULTS:
                 failure, charged = _FAULTS[kind]
                 raise Fault(failure, charged=charged)
+
+    def _pulse(self) -> NoReturn:
+        """Be stuck beside a thread that goes on writing heartbeats."""
+
+        def beat() -> None:
+            while True:
+                self.progress -= 1
+                self._beat()
+                time.sleep(0.05)
+
+        threading.Thread(target=beat, daemon=True).start()
+        _hang()
 
     def _enter(self, phase: Phase) -> None:
         self.phase, self.phase_since = phase, attempts.boot_time()
@@ -307,7 +363,11 @@ class Simulation:
             report = self._report(Outcome.CRASHED, FailureKind.HOST_OOM, "no memory left for the trainer")
         except Exception as error:
             report = self._report(Outcome.CRASHED, FailureKind.CODE_ERROR, f"{type(error).__name__}: {error}")
+        self.phase = Phase.EXITING
+        self._beat()
         attempts.write_report(self.folder, report)
+        if self.options.fault == "hang_at_exit":
+            _hang()
         codes = {Outcome.COMPLETED: ExitCode.OK, Outcome.PREEMPTED: ExitCode.BUSY}
         return codes.get(report.outcome, ExitCode.PROBLEM)
 
@@ -343,6 +403,7 @@ def main(folder: Path) -> ExitCode:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, ask)
+    faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)
     lock = files.Lock(simulation.layout.model_lock)
     holder = {"pid": os.getpid(), "attempt": simulation.spec.attempt, "since": time.time()}
     if not lock.acquire(holder=holder):
