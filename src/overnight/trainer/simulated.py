@@ -5,10 +5,7 @@
 For tests of the daemon and a look at it on any machine. Like the real one it resumes exactly: the chain depends on each
 row, their order, the seed and the learning rate. Each checkpoint carries the ledger of all rows consumed so far.
 
-Options stand in the environment variable OVERNIGHT_SIMULATED as ``name=value``, separated by commas: ``step_s`` and
-``load_s`` (seconds), ``burn_s`` (processor seconds of a step), ``fault=KIND@STEP[:ATTEMPTS]``: at a step within the job
-(0 is while loading), in the first so many attempts of each job; ``slow=KIND@STEP`` with ``slow_s`` (seconds) and
-``items``: honest work that takes long, a ``step``, a ``save``, or an ``evaluation`` of so many items of that length.
+How it behaves is ordered from outside: see behaviour.py.
 """
 
 from __future__ import annotations
@@ -20,61 +17,23 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from overnight.disk import attempts, checkpoints, files
 from overnight.disk.layout import Layout
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
 from overnight.domain.checkpoint import Manifest, Verdict
 from overnight.domain.errors import ExitCode
+from overnight.trainer.behaviour import FAULTS, VARIABLE, Fault, Options, die_by, eat, hang, pulse, read_options
 
-VARIABLE = "OVERNIGHT_SIMULATED"
 UNWATCHED_S = 90.0
 STATE = "state.json"
-MEMORY_MB = 400
 LEAK_BYTES = 1 << 20
 """What each step leaks, where that was ordered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How the simulation behaves."""
-
-    step_s: float = 0.01
-    load_s: float = 0.0
-    burn_s: float = 0.0
-    fault: str = ""
-    fault_step: int = -1
-    fault_attempts: int = 1_000_000
-    slow: str = ""
-    slow_step: int = -1
-    slow_s: float = 0.0
-    items: int = 1
-
-
-def read_options(text: str) -> Options:
-    """Return the options that a text of ``name=value`` pairs names. Raises ValueError."""
-    given = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
-    kind, _, where = given.get("fault", "").partition("@")
-    step, _, times = where.partition(":")
-    slow, _, slow_step = given.get("slow", "").partition("@")
-    return Options(
-        step_s=float(given.get("step_s", "0.01")),
-        load_s=float(given.get("load_s", "0")),
-        burn_s=float(given.get("burn_s", "0")),
-        fault=kind,
-        fault_step=int(step or "-1"),
-        fault_attempts=int(times or "1000000"),
-        slow=slow,
-        slow_step=int(slow_step or "-1"),
-        slow_s=float(given.get("slow_s", "0")),
-        items=int(given.get("items", "1")),
-    )
 
 
 @dataclass(slots=True)
@@ -89,24 +48,6 @@ class Model:
 
 class Left(Exception):
     """The trainer was asked to leave."""
-
-
-class Fault(Exception):
-    """A failure that was ordered."""
-
-    def __init__(self, kind: FailureKind, *, charged: bool) -> None:
-        super().__init__(f"simulated {kind.value}")
-        self.kind = kind
-        self.charged = charged
-
-
-_FAULTS = {
-    "crash": (FailureKind.CODE_ERROR, False),
-    "data": (FailureKind.DATA_FORMAT, True),
-    "nan": (FailureKind.NAN_LOSS, True),
-    "disk": (FailureKind.DISK_FULL, False),
-    "dependency": (FailureKind.DEPENDENCY, False),
-}
 
 
 class Simulation:
@@ -292,38 +233,30 @@ class Simulation:
             case "kill":
                 signal.raise_signal(signal.SIGKILL)
             case "hang":
-                _hang()
+                hang()
             case "hang_in_evaluation":
                 self._enter(Phase.EVALUATING)
-                _hang()
+                hang()
             case "hang_in_save":
                 self._enter(Phase.SAVING)
-                _hang()
+                hang()
             case "busy":
                 sum(range(1 << 62))  # in native code, with the interpreter's lock: no handler ever runs
             case "pulse":
-                self._pulse()
+                pulse(self._beat_in_vain)
             case "perturb":
                 self.model.chain = hashlib.sha256(self.model.chain.encode()).hexdigest()
             case "eat":
-                _eat()
+                eat()
             case "xfsz" | "xcpu" | "abrt" | "ill" | "bus":
-                _die_by(signal.Signals[f"SIG{self.options.fault.upper()}"])
-            case kind if kind in _FAULTS:
-                failure, charged = _FAULTS[kind]
+                die_by(signal.Signals[f"SIG{self.options.fault.upper()}"])
+            case kind if kind in FAULTS:
+                failure, charged = FAULTS[kind]
                 raise Fault(failure, charged=charged)
 
-    def _pulse(self) -> NoReturn:
-        """Be stuck beside a thread that goes on writing heartbeats."""
-
-        def beat() -> None:
-            while True:
-                self.progress -= 1
-                self._beat()
-                time.sleep(0.05)
-
-        threading.Thread(target=beat, daemon=True).start()
-        _hang()
+    def _beat_in_vain(self) -> None:
+        self.progress -= 1
+        self._beat()
 
     def _enter(self, phase: Phase) -> None:
         self.phase, self.phase_since = phase, attempts.boot_time()
@@ -367,31 +300,9 @@ class Simulation:
         self._beat()
         attempts.write_report(self.folder, report)
         if self.options.fault == "hang_at_exit":
-            _hang()
+            hang()
         codes = {Outcome.COMPLETED: ExitCode.OK, Outcome.PREEMPTED: ExitCode.BUSY}
         return codes.get(report.outcome, ExitCode.PROBLEM)
-
-
-def _eat() -> NoReturn:
-    """Take memory until the kernel objects; where it does not, give it back and fail."""
-    hoard = [bytearray(b"x" * (1 << 20)) for _ in range(MEMORY_MB)]
-    hoard.clear()
-    raise Fault(FailureKind.HOST_OOM, charged=False)
-
-
-def _die_by(number: signal.Signals) -> NoReturn:
-    """Die of a signal, whatever the interpreter makes of it."""
-    signal.signal(number, signal.SIG_DFL)
-    signal.raise_signal(number)
-    raise AssertionError(f"it outlived {number.name}")
-
-
-def _hang() -> NoReturn:
-    """Never move again, and heed no signal that can be ignored."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    while True:
-        time.sleep(3600)
 
 
 def main(folder: Path) -> ExitCode:
