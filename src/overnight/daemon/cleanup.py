@@ -12,9 +12,11 @@ from overnight import removal
 from overnight.daemon.context import Context, Moment
 from overnight.daemon.locks import holder
 from overnight.database import overview, queue
-from overnight.disk import files, logs, trash
+from overnight.disk import crashes, files, logs, trash
 from overnight.disk.layout import Layout
 from overnight.disk.leftovers import is_orphaned_temporary
+from overnight.domain import crash
+from overnight.domain.crash import Kept
 from overnight.domain.retention import Item
 
 STAGING = ".staging"
@@ -28,6 +30,8 @@ def tidy(context: Context, now: Moment) -> None:
     """Remove one surplus checkpoint a tick, and what ended attempts left behind."""
     if context.memory.pop("untidied", True):
         _tidy_attempts(context)
+    if context.memory.pop("crashes_untidied", True):
+        _tidy_crashes(context)
     _tidy_trash(context, now)
     plan: list[Item] = context.memory.get("plan", [])
     if plan:
@@ -47,6 +51,24 @@ def tidy(context: Context, now: Moment) -> None:
         return
     context.memory["tidied"], context.memory["tidy_at"] = looks, 0.0
     context.memory["plan"] = [item for item in answer.value if not item.is_kept]
+
+
+def _tidy_crashes(context: Context) -> None:
+    """Remove evidence of crashes where there is too much of it, by the plan of domain/crash.py."""
+    folder = context.layout.crashes
+    busy = {attempt.id for attempt in queue.unsettled_attempts(context.connection)}
+    verdicts = {one: crashes.read_verdict(folder, one) or {} for one in crashes.identities(folder) if one not in busy}
+    known = [
+        Kept(
+            id=one,
+            at=float(verdict.get("at_unix") or 0.0),
+            likeness=(verdict.get("job"), verdict.get("kind"), verdict.get("step")),
+        )
+        for one, verdict in verdicts.items()
+    ]
+    for item in crash.surplus(known):
+        files.remove_tree(folder / item.id, inside=folder)
+        context.log.info("the evidence of crash %s is removed: %s", item.id, item.reason)
 
 
 def _looks(folder: Path) -> tuple[int, int] | None:

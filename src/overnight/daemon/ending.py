@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from overnight.daemon import facts as grounds
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.database import events, queue
 from overnight.disk import attempts, endings, locked
@@ -13,6 +12,7 @@ from overnight.domain.attempt import Attempt, AttemptState, Outcome, Report
 from overnight.domain.facts import Facts
 from overnight.domain.failure import EndedBy, Evidence, classify
 from overnight.launchers.base import Exited
+from overnight.status import deaths
 
 
 def end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, now: Moment) -> None:
@@ -77,12 +77,19 @@ def _how(
     noted = endings.read_ended(folder)
     if noted is not None:
         return noted
-    facts = grounds.gather(folder, context.layout.root, attempt, watched, now)
-    is_fresh = exited.exit_code is not None or exited.signal is not None or not facts.was_unwatched
-    at = report.ended_at if report is not None else None
-    if at is None:
-        at = grounds.time_of_end(folder, attempt, facts, is_fresh=is_fresh and facts.booted_at is None, now=now)
-    ended = Ended(exit_code=exited.exit_code, signal=exited.signal, at=min(at, now.unix), facts=facts)
+    was_unwatched = watched.touched_at == float("-inf")
+    facts = deaths.gather(
+        folder, context.layout.root, attempt, watched.heartbeat or attempts.read_heartbeat(folder),
+        was_unwatched=was_unwatched, now=now.unix, boot=now.boot,
+    )  # fmt: skip
+    is_seen = exited.exit_code is not None or exited.signal is not None or not was_unwatched
+    if report is not None:
+        at = min(report.ended_at, now.unix)
+    elif is_seen and facts.booted_at is None:
+        at = now.unix
+    else:
+        at = deaths.last_sign(folder, attempt, facts, now=now.unix)
+    ended = Ended(exit_code=exited.exit_code, signal=exited.signal, at=at, facts=facts)
     endings.write_ended(folder, ended)
     return ended
 

@@ -1,17 +1,13 @@
-"""What the kernel knows of a trainer: noted while it lives, gathered when it is gone."""
+"""What the kernel knows of a trainer, noted while it lives: when it is gone, status/deaths.py compares."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import time
 from pathlib import Path
 
-from overnight.daemon.context import Moment, Watched
-from overnight.disk import attempts, endings, space
+from overnight.daemon.context import Moment
+from overnight.disk import attempts, endings
 from overnight.disk.endings import Ground
-from overnight.domain.attempt import Attempt
-from overnight.domain.facts import Facts
 from overnight.launchers import kernel
 
 
@@ -50,51 +46,3 @@ def _ground(group: kernel.MemoryGroup | None, pid: int | None, now: Moment) -> G
         boot_id=attempts.boot_id(),
         noted_at=now.unix,
     )
-
-
-def gather(folder: Path, workspace: Path, attempt: Attempt, watched: Watched, now: Moment) -> Facts:
-    """Return what is known of a trainer that is gone."""
-    heartbeat = watched.heartbeat or attempts.read_heartbeat(folder)
-    ground = endings.read_ground(folder)
-    group = kernel.group_at(Path(ground.group)) if ground is not None and ground.group is not None else None
-    pid = ground.pid if ground is not None and ground.pid is not None else heartbeat.pid if heartbeat else None
-    boot = ground.boot_id if ground is not None else heartbeat.boot_id if heartbeat is not None else ""
-    is_other_boot = boot not in ("", attempts.boot_id())
-    began_s = time.monotonic() - max(0.0, now.unix - attempt.started_at)
-    disk = space.space_of(workspace)
-    is_known = ground is not None and not is_other_boot
-    return Facts(
-        oom_kills=_since(group.oom_kills() if group else None, ground.oom_kills if ground and is_known else None),
-        machine_oom_kills=_since(kernel.machine_oom_kills(), ground.machine_oom_kills if ground and is_known else None),
-        kernel_log=tuple(kernel.kernel_log_of(pid, since_s=began_s)) if pid is not None and not is_other_boot else (),
-        peak_bytes=ground.peak_bytes if ground is not None else None,
-        memory_limit_bytes=group.limit_bytes() if group is not None else None,
-        memory_available_bytes=kernel.available_bytes(group),
-        free_bytes=disk.free_bytes,
-        free_inodes=disk.free_inodes,
-        is_read_only=disk.is_read_only,
-        limits=ground.limits if ground is not None else {},
-        phase=heartbeat.phase if heartbeat is not None else None,
-        total=heartbeat.total if heartbeat is not None else None,
-        heard_at=heartbeat.written_at if heartbeat is not None else None,
-        booted_at=now.unix - now.boot if is_other_boot else None,
-        was_unwatched=watched.touched_at == float("-inf"),
-    )
-
-
-def time_of_end(folder: Path, attempt: Attempt, facts: Facts, *, is_fresh: bool, now: Moment) -> float:
-    """Return when a trainer ended: now where it was seen to end, else its last sign of life."""
-    if is_fresh:
-        return now.unix
-    signs = [attempt.started_at, *([facts.heard_at] if facts.heard_at is not None else [])]
-    for name in ("trainer.log", "metrics.jsonl"):
-        try:
-            signs.append(os.stat(folder / name).st_mtime)
-        except OSError:
-            continue
-    latest = min(now.unix, facts.booted_at) if facts.booted_at is not None else now.unix
-    return min(latest, max(signs))
-
-
-def _since(now: int | None, before: int | None) -> int | None:
-    return max(0, now - before) if now is not None and before is not None else None

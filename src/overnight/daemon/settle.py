@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from overnight.daemon import filing, replaying
+from overnight.daemon import crashing, filing, replaying
 from overnight.daemon.context import Context, Moment
 from overnight.database import intents, queue
 from overnight.disk import attempts, trust
@@ -21,7 +21,9 @@ from overnight.domain.retry import GiveUp
 def settle_attempts(context: Context, now: Moment) -> None:
     """Draw the consequence of each ended attempt, then file what has ended."""
     for attempt in queue.unsettled_attempts(context.connection):
-        if _settle(context, attempt, now):
+        judged = _settle(context, attempt, now)
+        if judged is not None:
+            crashing.keep_evidence(context, judged, now)
             queue.set_settled(context.connection, attempt.id)
             context.memory["untidied"] = True
             replaying.compare_ended(context, attempt, now)
@@ -29,26 +31,26 @@ def settle_attempts(context: Context, now: Moment) -> None:
     filing.file_ended(context, now)
 
 
-def _settle(context: Context, attempt: Attempt, now: Moment) -> bool:
-    """Return whether the consequence is drawn; a checkpoint that is still being read defers it."""
+def _settle(context: Context, attempt: Attempt, now: Moment) -> Attempt | None:
+    """Return the attempt as judged, once the consequence is drawn; None while a checkpoint is still being read."""
     job = queue.find(context.connection, attempt.job)
     if job is None or job.state is not JobState.RUNNING:
-        return True
+        return attempt
     report = attempts.read_report(context.layout.attempt(attempt.id))
     if attempt.outcome is Outcome.COMPLETED:
         final = _final_checkpoint(context, job, attempt, report)
         if final is None:
-            return False
+            return None
         if final.verdict is Verdict.VERIFIED:
             _finish(context, job, attempt, report, now)
-            return True
+            return attempt
         reason = f"the checkpoint of its last step is {final.verdict.value}: {final.reason}"
         attempt = replace(
             attempt, outcome=Outcome.CRASHED, kind=FailureKind.CHECKPOINT_CORRUPT, reason=reason
         )  # the older one is taken, and the rest of the job is trained again
     if not _obey(context, job, attempt, now):
         _retry(context, job, attempt, report, now)
-    return True
+    return attempt
 
 
 def _final_checkpoint(context: Context, job: Job, attempt: Attempt, report: Report | None) -> CheckpointReport | None:

@@ -283,24 +283,24 @@ def dispatch(
 def find_attempt(connection: sqlite3.Connection, attempt: str) -> Attempt | None:
     """Return one attempt, or None."""
     row = connection.execute("SELECT * FROM attempts WHERE id = ?", (attempt,)).fetchone()
-    return _to_attempt(row) if row is not None else None
+    return to_attempt(row) if row is not None else None
 
 
 def open_attempts(connection: sqlite3.Connection) -> list[Attempt]:
     """Return attempts that have not ended."""
-    return [_to_attempt(row) for row in connection.execute("SELECT * FROM attempts WHERE state != 'ended' ORDER BY id")]
+    return [to_attempt(row) for row in connection.execute("SELECT * FROM attempts WHERE state != 'ended' ORDER BY id")]
 
 
 def unsettled_attempts(connection: sqlite3.Connection) -> list[Attempt]:
     """Return ended attempts whose job has not yet drawn the consequence."""
     rows = connection.execute("SELECT * FROM attempts WHERE state = 'ended' AND settled = 0 ORDER BY id")
-    return [_to_attempt(row) for row in rows]
+    return [to_attempt(row) for row in rows]
 
 
 def attempts_of(connection: sqlite3.Connection, job: int) -> list[Attempt]:
     """Return a job's attempts, oldest first."""
     return [
-        _to_attempt(row) for row in connection.execute("SELECT * FROM attempts WHERE job = ? ORDER BY number", (job,))
+        to_attempt(row) for row in connection.execute("SELECT * FROM attempts WHERE job = ? ORDER BY number", (job,))
     ]
 
 
@@ -311,7 +311,7 @@ def attempts_since_submit(connection: sqlite3.Connection, job: int) -> list[Atte
         " WHERE job = ? AND number > forgiven ORDER BY number",
         (job,),
     )
-    return [_to_attempt(row) for row in rows]
+    return [to_attempt(row) for row in rows]
 
 
 def set_handle(connection: sqlite3.Connection, attempt: str, handle: str) -> None:
@@ -385,7 +385,8 @@ def _to_job(row: sqlite3.Row) -> Job:
     )  # fmt: skip
 
 
-def _to_attempt(row: sqlite3.Row) -> Attempt:
+def to_attempt(row: sqlite3.Row) -> Attempt:
+    """Return an attempt as stored."""
     return Attempt(
         id=row["id"], job=row["job"], number=row["number"], state=AttemptState(row["state"]),
         outcome=Outcome(row["outcome"]) if row["outcome"] else None,
