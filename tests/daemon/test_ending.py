@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_rig import memory_limited
+from control_group import memory_group
 from overnight.disk import attempts, endings
 from overnight.domain.attempt import FailureKind, Outcome
 from overnight.domain.job import JobState
@@ -21,8 +21,9 @@ from simulated_rig import Rig
 def test_a_trainer_killed_by_the_kernel_for_want_of_memory_is_no_anonymous_kill(rig: Rig) -> None:
     rig.simulate(fault="eat@8:1")
     rig.make(files=1)
-    with memory_limited(150 << 20) as group:
-        rig.start_loop(wrapper=["/bin/sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "limited"])
+    with memory_group() as group:
+        group.limit(150 << 20)
+        rig.start_loop(wrapper=group.entry())
         rig.wait(rig.is_done, timeout=60, what="the end of the job")
         rig.end()
     first, second = rig.attempts()

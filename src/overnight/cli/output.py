@@ -43,6 +43,11 @@ def print_text(text: str) -> None:
     print(shown(text, keep="\n"), flush=True)
 
 
+def one_line(text: str) -> str:
+    """Return a text as one line that is safe to print."""
+    return shown(text, keep="\t")
+
+
 def print_safe(text: str) -> None:
     """Print what was made safe part by part, and perhaps coloured."""
     print(text, flush=True)

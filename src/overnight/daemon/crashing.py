@@ -5,11 +5,13 @@ Evidence is best effort: a disk that refuses it is told of, and the job goes its
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from overnight.daemon.context import Context, Moment
 from overnight.database import queue
-from overnight.disk import crashes, endings
+from overnight.disk import crashes, endings, evidence
 from overnight.domain import crash
-from overnight.domain.attempt import Attempt
+from overnight.domain.attempt import Attempt, FailureKind, Outcome
 from overnight.domain.errors import DiskError
 from overnight.domain.facts import Facts
 
@@ -17,9 +19,11 @@ from overnight.domain.facts import Facts
 def keep_evidence(context: Context, attempt: Attempt, now: Moment) -> None:
     """Keep what an attempt left, where it crashed, hung or was lost; its job's next state is known by now."""
     folder = context.layout.attempt(attempt.id)
-    has_hung = (folder / "hang.json").exists()  # and perhaps saved and left in the end
-    if attempt.outcome not in crash.BAD and not has_hung:
-        return
+    if attempt.outcome not in crash.BAD:
+        hang = evidence.read_hang(folder)
+        if hang is None or not hang.get("reason") or str(hang["reason"]) not in attempt.reason:
+            return  # it was well, or only suspected for a moment
+        attempt = replace(attempt, outcome=Outcome.HUNG, kind=FailureKind.HANG)  # it hung, and saved in the end
     ended = endings.read_ended(folder)
     job = queue.find(context.connection, attempt.job)
     made = crash.of_attempt(attempt, job, ended.facts if ended is not None else Facts())

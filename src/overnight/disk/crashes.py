@@ -56,9 +56,14 @@ def read_tail(path: Path, limit: int) -> bytes:
     return data if size <= limit else b"[the beginning was cut off]\n" + data.partition(b"\n")[2]
 
 
-def _safe(data: bytes) -> bytes:
+def safe_text(data: bytes) -> str:
+    """Return what a trainer printed, fit for people: control characters escaped, secrets struck out."""
     text = data.decode("utf-8", "backslashreplace").replace("\r\n", "\n").replace("\r", "\n")
-    return without_secrets(shown(text, keep="\n\t")).encode("utf-8", "backslashreplace")
+    return without_secrets(shown(text, keep="\n\t"))
+
+
+def _safe(data: bytes) -> bytes:
+    return safe_text(data).encode("utf-8", "backslashreplace")
 
 
 def identities(crashes: Path) -> list[str]:

@@ -32,3 +32,12 @@ def write_process(folder: Path, facts: dict[str, Any]) -> None:
 def write_stacks(folder: Path, text: str) -> None:
     """Write down where the threads stand. Raises DiskError."""
     files.write_atomically(folder / STACKS, text.encode("utf-8", "backslashreplace"))
+
+
+def read_hang(folder: Path) -> dict[str, Any] | None:
+    """Return what was judged, or None where nothing was or it cannot be read."""
+    try:
+        value = files.read_json(folder / HANG)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -54,17 +54,6 @@ class MemoryGroup:
         limits = [_number(folder / name) for folder in self._upwards() for name in _LIMIT_FILES]
         return min((limit for limit in limits if limit is not None and limit < UNLIMITED), default=None)
 
-    def room_bytes(self) -> int | None:
-        """Return how much more it may use before a limit is met; None where there is none. Page cache is room."""
-        rooms: list[int] = []
-        for folder in self._upwards():
-            limits = [limit for name in _LIMIT_FILES if (limit := _number(folder / name)) is not None]
-            used = next((used for name in _USAGE_FILES if (used := _number(folder / name)) is not None), None)
-            if used is None or not limits or min(limits) >= UNLIMITED:
-                continue
-            rooms.append(max(0, min(limits) - used + _reclaimable(folder)))
-        return min(rooms, default=None)
-
     def _upwards(self) -> list[Path]:
         folders = [self.folder]
         while folders[-1] != self.top and self.top in folders[-1].parents:
@@ -73,7 +62,6 @@ class MemoryGroup:
 
 
 _LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
-_USAGE_FILES = ("memory.current", "memory.usage_in_bytes")
 
 
 def memory_group(pid: int | str) -> MemoryGroup | None:
@@ -125,13 +113,6 @@ def machine_oom_kills() -> int | None:
         if word == "oom_kill" and count.isdigit():
             return int(count)
     return None
-
-
-def available_bytes(group: MemoryGroup | None = None) -> int | None:
-    """Return how much memory a new process could take now: the machine's, or the room of its group where less."""
-    machine = _kilobytes(PROC / "meminfo", "MemAvailable")
-    room = group.room_bytes() if group is not None else None
-    return min((value for value in (machine, room) if value is not None), default=None)
 
 
 def peak_bytes(pid: int) -> int | None:
@@ -196,15 +177,6 @@ def _lines(path: Path) -> list[str]:
 def _number(path: Path) -> int | None:
     text = (_lines(path) or [""])[0].strip()
     return int(text) if text.isdigit() else None
-
-
-def _reclaimable(folder: Path) -> int:
-    """Return the bytes of file pages that the kernel gives back before it kills."""
-    found = dict(line.partition(" ")[::2] for line in _lines(folder / "memory.stat"))
-    for active, inactive in (("total_active_file", "total_inactive_file"), ("active_file", "inactive_file")):
-        if found.get(active, "").isdigit() and found.get(inactive, "").isdigit():
-            return int(found[active]) + int(found[inactive])
-    return 0
 
 
 def _kilobytes(path: Path, name: str) -> int | None:

@@ -46,6 +46,15 @@ def find(layout: Layout, connection: sqlite3.Connection, identity: str, *, now: 
     return next((one for one in listing(layout, connection, now=now) if one["id"] == identity), None)
 
 
+def log_tail(layout: Layout, identity: str, *, lines: int = 20) -> list[str]:
+    """Return the last lines of what a crashed trainer printed, from its evidence or from its own folder."""
+    for folder in (layout.crashes / identity, layout.attempt(identity)):
+        text = crashes.safe_text(crashes.read_tail(folder / crashes.LOG, crashes.LOG_TAIL_BYTES))
+        if text:
+            return text.splitlines()[-lines:]
+    return []
+
+
 def _of(layout: Layout, connection: sqlite3.Connection, attempt: Attempt) -> dict[str, Any]:
     verdict = crashes.read_verdict(layout.crashes, attempt.id)
     if verdict is not None:

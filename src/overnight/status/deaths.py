@@ -13,6 +13,7 @@ from overnight.disk import attempts, endings, space
 from overnight.domain.attempt import Attempt, Heartbeat
 from overnight.domain.facts import Facts
 from overnight.launchers import kernel
+from overnight.launchers.memory import room_of
 
 
 def gather(
@@ -40,7 +41,7 @@ def gather(
         kernel_log=tuple(kernel.kernel_log_of(pid, since_s=began_s)) if pid is not None and not is_other_boot else (),
         peak_bytes=ground.peak_bytes if ground is not None else None,
         memory_limit_bytes=group.limit_bytes() if group is not None else None,
-        memory_available_bytes=kernel.available_bytes(group),
+        memory_available_bytes=room.available_bytes if (room := room_of(os.getpid())) is not None else None,
         free_bytes=disk.free_bytes,
         free_inodes=disk.free_inodes,
         is_read_only=disk.is_read_only,
