@@ -56,6 +56,15 @@ def test_each_deadly_signal_is_told_as_what_it_means(rig: Rig, fault: str, kind:
     assert word in first.reason
 
 
+def test_one_that_left_without_a_report_is_judged_by_its_log(rig: Rig) -> None:
+    rig.simulate(fault="mute@8:1")
+    rig.make(files=1)
+    rig.tick_until(rig.context(), rig.is_done)
+    first = rig.attempts()[0]
+    assert (first.kind, first.exit_code) == (FailureKind.CUDA_OOM, 1)
+    assert "its log says: torch.OutOfMemoryError" in first.reason
+
+
 def test_one_that_died_while_nobody_looked_ended_when_it_was_last_alive(rig: Rig) -> None:
     rig.simulate(fault="hang@6:1")
     rig.make(files=1)

@@ -17,7 +17,7 @@ app.add_typer(
     crashes_app,
     name="crashes",
     short_help="Crashes and hangs: their causes and remedies.",
-    help="Tell what crashed, why, and what helps.",
+    help="Tell what crashed, hung or was lost, newest first: why, what helps, and what is done about it.",
 )
 
 Limit = Annotated[int, typer.Option("-n", "--lines", min=1, help="How many, newest first.")]

@@ -6,13 +6,19 @@ from pathlib import Path
 
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.database import events, queue
-from overnight.disk import attempts, endings, locked
+from overnight.disk import attempts, crashes, endings, locked
 from overnight.disk.endings import Ended
-from overnight.domain.attempt import Attempt, AttemptState, Outcome, Report
+from overnight.domain.attempt import Attempt, AttemptState, FailureKind, Outcome, Report
+from overnight.domain.crash_verdict import classify_log
 from overnight.domain.facts import Facts
 from overnight.domain.failure import EndedBy, Evidence, classify
 from overnight.launchers.base import Exited
 from overnight.status import deaths
+
+NO_CAUSE = frozenset({FailureKind.NONE, FailureKind.KILLED_BY_SIGNAL, FailureKind.SEGFAULT, FailureKind.CODE_ERROR})
+"""What a log says that the kernel says better, or that says nothing."""
+
+LINE_LIMIT = 300
 
 
 def end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, now: Moment) -> None:
@@ -23,6 +29,7 @@ def end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, no
     heartbeat = watched.heartbeat
     asked = attempt.state is AttemptState.STOPPING  # perhaps by an earlier loop
     ended_by = watched.ended_by if watched.stop is not None or not asked else EndedBy.WISH
+    kind, line = _log_of(folder, ended) if report is None else (None, "")
     ending = classify(
         Evidence(
             report=report,
@@ -33,6 +40,8 @@ def end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, no
             ended_by=ended_by,
             reason=watched.stop.reason if watched.stop is not None else attempt.reason,
             facts=ended.facts,
+            log_kind=kind,
+            log_line=line,
         )
     )
     committed = report.checkpoint if report is not None else heartbeat.checkpoint if heartbeat is not None else None
@@ -60,6 +69,15 @@ def end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, no
 def _report_of(folder: Path, attempt: Attempt) -> Report | None:
     report = attempts.read_report(folder)
     return report if report is not None and report.attempt == attempt.id else None
+
+
+def _log_of(folder: Path, ended: Ended) -> tuple[FailureKind | None, str]:
+    """Return what the log speaks of, and the line that says so: asked for only where the trainer left no report."""
+    text = crashes.safe_text(crashes.read_tail(folder / crashes.LOG, crashes.LOG_TAIL_BYTES))
+    verdict = classify_log(text.splitlines(), exit_code=ended.exit_code, signal=ended.signal)
+    if verdict.kind in NO_CAUSE or not verdict.evidence:
+        return None, ""
+    return verdict.kind, verdict.evidence[0].text.strip()[:LINE_LIMIT]
 
 
 def _how(

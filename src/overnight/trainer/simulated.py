@@ -246,6 +246,9 @@ class Simulation:
                 pulse(self._beat_in_vain)
             case "perturb":
                 self.model.chain = hashlib.sha256(self.model.chain.encode()).hexdigest()
+            case "mute":
+                print("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", file=sys.stderr)
+                os._exit(1)
             case "eat":
                 eat()
             case "xfsz" | "xcpu" | "abrt" | "ill" | "bus":
