@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from clock_shim import Clock
 from control_group import MemoryGroup, memory_group
 from simulated_rig import Rig
 
@@ -24,3 +25,12 @@ def group() -> Iterator[MemoryGroup]:
     """Give a memory control group of the test's own."""
     with memory_group() as made:
         yield made
+
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Give a wall clock that the test sets, for every process that it starts."""
+    made = Clock(tmp_path)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
