@@ -67,7 +67,7 @@ def test_a_jump_of_the_clock_in_the_middle_of_a_run_changes_nothing(
 
 def test_a_clock_a_year_on_lets_nothing_expire(rig: Rig, clock: Clock) -> None:
     rig.simulate(step_s=0)
-    rig.make(files=1)
+    rig.make(files=1, checkpoint__keep=100)
     loop = rig.start_loop()
     rig.wait(lambda: rig.is_done() and rig.jobs()[0].filed)
     loop.send_signal(signal.SIGTERM)
