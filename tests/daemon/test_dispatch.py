@@ -19,6 +19,7 @@ from overnight.domain.job import JobState, Priority
 from overnight.launchers.base import Exited, Launcher, Running
 from overnight.launchers.choice import launcher_of
 from overnight.launchers.local import launch_error
+from overnight.launchers.processes import Identity
 from simulated_rig import Rig
 
 
@@ -260,6 +261,12 @@ class Refusing:
 
     def kill(self, handle: str) -> None:
         self.real.kill(handle)
+
+    def process(self, handle: str) -> Identity | None:
+        return self.real.process(handle)
+
+    def wake(self, handle: str) -> None:
+        self.real.wake(handle)
 
     def exit_descriptor(self, handle: str) -> int | None:
         return self.real.exit_descriptor(handle)

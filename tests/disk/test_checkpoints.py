@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from overnight.disk import checkpoints
+from overnight.disk.manifest import digest_of
 from overnight.domain.checkpoint import Manifest, Verdict, checkpoint_name
 from overnight.domain.errors import DiskError
 
@@ -224,7 +225,7 @@ def test_a_thousand_checkpoints_are_looked_through_in_seconds(tmp_path: Path) ->
         shutil.copytree(first, folder)
         del value["digest"]
         value["step"] = step
-        value["digest"] = checkpoints._digest(value)
+        value["digest"] = digest_of(value)
         (folder / "manifest.json").write_text(json.dumps(value))
     started = time.monotonic()
 

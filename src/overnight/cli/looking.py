@@ -170,7 +170,8 @@ def verify(context: typer.Context, as_json: Json = False) -> None:
     """Tell which checkpoint will be resumed, and why not a newer one; exit code 1 where something is wrong."""
     from overnight.control import verifying
 
-    verdict = verifying.verify(layout_of(context))
+    with opened_for_reading(context) as (layout, connection):
+        verdict = verifying.verify(layout, connection)
     if as_json:
         output.print_json(verdict.to_json())
     else:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from overnight import starting
 from overnight.control import settings
+from overnight.database import events
 from overnight.disk import checkpoints, trust
 from overnight.disk.layout import Layout
-from overnight.domain.checkpoint import CheckpointReport, Verdict
+from overnight.domain.checkpoint import CheckpointReport
 from overnight.domain.config import ConfigProblem
 from overnight.domain.locked import refused
+from overnight.domain.start import Start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """What the verifier found."""
 
-    resume_from: CheckpointReport | None
+    start: Start  # as the dispatcher finds it
     found: list[CheckpointReport]  # newest first
-    base_model: str | None
-    base_folder: str | None  # None where it is no folder of this machine
+    base_model: str | None  # as config.json names it
     problems: list[ConfigProblem]
+
+    @property
+    def resume_from(self) -> CheckpointReport | None:
+        """The checkpoint that the next job starts from."""
+        return self.start.newest
 
     @property
     def is_ok(self) -> bool:
@@ -44,7 +52,11 @@ class Verified:
                 }
                 for report in self.found
             ],
-            "base_model": {"path": self.base_folder or self.base_model, "fingerprint": None, "matches": None},
+            "base_model": {
+                "path": self.start.base.path or self.base_model,
+                "fingerprint": self.start.base.fingerprint,
+                "matches": self.start.is_base_as_trained,
+            },
             "problems": [
                 {
                     "code": problem.code,
@@ -71,62 +83,26 @@ class Verified:
         return "\n".join([*lines, *(str(refused([problem])) for problem in self.problems)])
 
 
-def verify(layout: Layout) -> Verified:
-    """Judge every checkpoint by its content, newest first, and the settings against them."""
-    seen = checkpoints.scan(layout.model, verify_content=False)
-    found = [trust.verify(layout, Path(report.path)) if report.manifest is not None else report for report in seen]
-    good = next((report for report in found if report.verdict is Verdict.VERIFIED), None)
+def verify(layout: Layout, connection: sqlite3.Connection | None = None) -> Verified:
+    """Judge the start of the next job as the dispatcher does, every older checkpoint too, and the settings.
+
+    ``connection`` tells whether a checkpoint was ever saved; without it .config_lock.json does.
+    """
     checked = settings.check(layout)
-    problems = [*_passed_over(found, good), *checked.problems]
     model = checked.settings.base_model if checked.settings is not None else None
+    event = events.newest_of(connection, "checkpoint.committed") if connection is not None else None
+    committed = int(event["data"].get("step", 0)) if event is not None else starting.told_step(layout)
+    start = starting.find(layout, base_model=model, ever_committed=committed)
+    known = {report.path: report for report in [*start.passed_over, *([start.newest] if start.newest else [])]}
+    found = [
+        known.get(seen.path) or (trust.verify(layout, Path(seen.path)) if seen.manifest is not None else seen)
+        for seen in checkpoints.scan(layout.model, verify_content=False)
+    ]
+    about_base = any(problem.key == "base_model" for problem in checked.problems)
+    hindrances = [problem for problem in start.hindrances if not (about_base and problem.key == "base_model")]
     return Verified(
-        resume_from=good,
+        start=start,
         found=found,
         base_model=model,
-        base_folder=_folder(layout, model),
-        problems=problems,
+        problems=[*start.passed_over_problems, *hindrances, *checked.problems],
     )
-
-
-def _folder(layout: Layout, base_model: str | None) -> str | None:
-    from overnight.disk import builtin  # numpy and tokenizers: only where a base model is looked at
-    from overnight.domain.errors import ConfigError
-
-    try:
-        place = builtin.resolve(layout, base_model) if base_model is not None else None
-    except ConfigError:
-        return None
-    return place if place is not None and Path(place).is_absolute() else None
-
-
-def _passed_over(found: list[CheckpointReport], good: CheckpointReport | None) -> list[ConfigProblem]:
-    bad = [
-        report
-        for report in found
-        if report.verdict in (Verdict.CORRUPT, Verdict.INCOMPLETE) and (good is None or report.step > good.step)
-    ]
-    problems = [
-        ConfigProblem(
-            key="",
-            code=report.verdict.value,
-            message=f"{Path(report.path).name} cannot be resumed: {report.reason}",
-            found=report.path,
-            expected="a checkpoint whose files are what was committed",
-            fix=f"nothing: {Path(good.path).name} is used instead"
-            if good is not None
-            else "put a good copy in its place",
-        )
-        for report in bad
-    ]
-    if bad and good is None:
-        problems.append(
-            ConfigProblem(
-                key="",
-                code="no_checkpoint",
-                message="No checkpoint is whole: training will not start by itself from the base model",
-                found=f"{len(bad)} damaged",
-                expected="one whole checkpoint",
-                fix="put a good copy of one into current_model/",
-            )
-        )
-    return problems

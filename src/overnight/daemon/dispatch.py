@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from overnight import starting
 from overnight.daemon import launching, locks, planning, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import events, pauses, queue
-from overnight.disk import checkpoints, files, locked, trust
+from overnight.disk import checkpoints, files, locked
 from overnight.domain.checkpoint import CheckpointReport, Verdict
 from overnight.domain.job import Job, JobState
 from overnight.domain.locked import locked_keys_changed, refused, unreadable_lock
 from overnight.domain.retry import LONGEST_PAUSE_S
+from overnight.domain.start import Start
 
 RECHECK_S = 10.0
 """So often checkpoints that could not be used are read again."""
@@ -28,13 +30,12 @@ def dispatch_next(context: Context, now: Moment) -> None:
     if job is None:
         context.errands.forget("newest")  # when work goes on, the disk may be another one
         return
-    found = _read_checkpoints(context, now)
+    found = _find_start(context, now)
     if found is not None:
-        newest, passed_over = found
-        _set_aside(context, newest, passed_over, now)
+        _set_aside(context, found, now)
         again, _ = _choose(context, now)  # what was read may differ from what it looked like
         if again is not None and again.id == job.id:
-            _launch(context, job, newest, now)
+            _launch(context, job, found.newest, now)
 
 
 def _launch(context: Context, job: Job, newest: CheckpointReport | None, now: Moment) -> None:
@@ -143,31 +144,20 @@ def _hindrance(context: Context) -> str | None:
     return None
 
 
-def _read_checkpoints(context: Context, now: Moment) -> tuple[CheckpointReport | None, list[CheckpointReport]] | None:
-    """Return the newest verified checkpoint and what was passed over; None while it is read, or none can be used."""
+def _find_start(context: Context, now: Moment) -> Start | None:
+    """Return where the next job starts from; None while that is read, or while something speaks against it."""
     if now.boot < context.memory.get("recheck_at", 0.0):
         return None
-    answer = context.errands.ask("newest", lambda: checkpoints.newest_verified(context.layout.model))
+    layout, base_model, committed = context.layout, context.limits.base_model, _ever_committed(context)
+    answer = context.errands.ask(
+        "newest", lambda: starting.find(layout, base_model=base_model, ever_committed=committed)
+    )
     if answer is None:
         return None
-    newest, passed_over = answer.value
-    if newest is not None:
-        trust.remember(context.layout, newest)
-        return newest, passed_over
-    damaged = [report for report in passed_over if report.verdict is not Verdict.FOREIGN]
-    reason = None
-    if damaged:
-        told = "; ".join(f"{Path(report.path).name}: {report.reason}" for report in damaged[:3])
-        reason = f"CRITICAL: No checkpoint can be trusted ({told}). Nothing is started from the base model"
-    elif (step := _ever_committed(context)) is not None:
-        reason = (
-            f"CRITICAL: The checkpoints are gone: current_model/ holds none, and step {step} was saved before."
-            " Nothing is started from the base model"
-        )
-    if reason is None:
-        return None, passed_over
-    fix = "put them back from a copy into current_model/, or make a new workspace with overnight init"
-    _wait(context, f"{reason}; {fix}", now)
+    found = answer.value
+    if not found.hindrances:
+        return found
+    _wait(context, launching.one_line(refused(found.hindrances)), now)
     context.memory["recheck_at"] = now.boot + RECHECK_S
     return None
 
@@ -175,25 +165,22 @@ def _read_checkpoints(context: Context, now: Moment) -> tuple[CheckpointReport |
 def _ever_committed(context: Context) -> int | None:
     """Return a step that was once committed, or None where none ever was."""
     event = events.newest_of(context.connection, "checkpoint.committed")
-    if event is not None:
-        return int(event["data"].get("step", 0))
-    try:
-        return int(files.read_json(context.layout.config_lock)["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return int(event["data"].get("step", 0)) if event is not None else starting.told_step(context.layout)
 
 
-def _set_aside(
-    context: Context, newest: CheckpointReport | None, passed_over: list[CheckpointReport], now: Moment
-) -> None:
+def _set_aside(context: Context, found: Start, now: Moment) -> None:
     """Move newer checkpoints that cannot be trusted out of the way; nothing of them is deleted."""
-    for report in passed_over:
-        if newest is None or report.verdict is Verdict.FOREIGN:
-            continue
+    if found.newest is None:
+        return
+    goes_on = f"work goes on from {Path(found.newest.path).name}"
+    for report in found.passed_over:
         name = Path(report.path).name
+        if report.verdict is Verdict.FOREIGN:  # somebody put it there: it is left where it is
+            told = f"{name} is passed over, it is foreign: {report.reason}; {goes_on}"
+            context.tell(f"foreign {name}", told, kind="checkpoint.passed_over", at=now.unix, step=report.step)
+            continue
         resting = checkpoints.set_aside(Path(report.path), context.layout.trash)
         context.record(
-            f"{name} is set aside, it is {report.verdict.value}: {report.reason}; work goes on from"
-            f" {Path(newest.path).name}",
+            f"{name} is set aside, it is {report.verdict.value}: {report.reason}; {goes_on}",
             kind="checkpoint.set_aside", level="error", at=now.unix, step=report.step, trash=str(resting),
         )  # fmt: skip

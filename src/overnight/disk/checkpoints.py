@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import secrets
 import stat
@@ -18,14 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
-from overnight.disk import files
+from overnight.disk import files, run_identity
+from overnight.disk.manifest import MANIFEST, write_manifest
+from overnight.disk.manifest import read_manifest as read_manifest
 from overnight.domain.checkpoint import CheckpointReport, FileRecord, Manifest, Verdict, step_of
 
-MANIFEST = "manifest.json"
-MANIFEST_LIMIT_BYTES = 16 << 20
-SCHEMA = 1
+TRAINER_STATE = "trainer_state.json"
+LOADABLE = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".json", ".jinja", ".model", ".py")
+"""Endings of files that libraries look for by name: none may stand in a checkpoint that was not committed with it."""
+
 NO_STEP = -1
 """The step of a report on something that is no checkpoint."""
 
@@ -38,9 +38,10 @@ def commit(staging: Path, target: Path, manifest: Manifest) -> Manifest:
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, "a checkpoint of that name is there", str(target))
     try:
+        run = run_identity.ensure(target.parent, told_by=_told_runs(target.parent))
         records = {name: _record(staging / name) for name in sorted(_regular_files(staging))}
-        manifest = dataclasses.replace(manifest, files=records)
-        _write_manifest(staging, manifest)
+        manifest = dataclasses.replace(manifest, files=records, run=run)
+        write_manifest(staging, manifest)
         _sync_folders(staging)
         _move_in(staging, target)
     except OSError as error:
@@ -63,27 +64,6 @@ def set_aside(folder: Path, trash: Path) -> Path:
         except OSError as second:
             raise files.disk_error(second, resting) from second
     return resting
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Return a checkpoint's manifest. Raises OSError, or ValueError where it is torn, edited or of another format."""
-    path = folder / MANIFEST
-    facts = os.lstat(path)
-    if not stat.S_ISREG(facts.st_mode):
-        raise ValueError("the manifest is no regular file")
-    if facts.st_size > MANIFEST_LIMIT_BYTES:
-        raise ValueError(f"the manifest is {facts.st_size} bytes long")
-    try:
-        value = files.read_json(path)
-    except RecursionError as error:
-        raise ValueError("the manifest is nested too deeply") from error
-    if not isinstance(value, dict):
-        raise ValueError("the manifest is no JSON object")
-    if value.get("schema") != SCHEMA:
-        raise ValueError(f"the manifest has schema {value.get('schema')!r}, expected {SCHEMA}")
-    if value.pop("digest", None) != _digest(value):
-        raise ValueError("the manifest was edited: its own hash does not match")
-    return _manifest(value)
 
 
 def verify(folder: Path) -> CheckpointReport:
@@ -173,11 +153,49 @@ def _judge_folder(folder: Path, *, verify_content: bool) -> CheckpointReport:
     if manifest.step != step_of(folder.name):
         reason = f"the folder's name says step {step_of(folder.name)}, the manifest says step {manifest.step}"
         return _report(folder, Verdict.CORRUPT, reason, manifest)
+    run = run_identity.read(folder.parent)
+    if manifest.run and run is not None and manifest.run != run:
+        reason = f"it belongs to another model's history (run {manifest.run[:8]}, this one is {run[:8]})"
+        return _report(folder, Verdict.FOREIGN, reason, manifest)
     for name, record in sorted(manifest.files.items()):
         problem = _problem(folder / name, record, verify_content=verify_content)
         if problem is not None:
             return _report(folder, problem[0], f"{name} {problem[1]}", manifest)
+    intruder = _intruder(folder, manifest)
+    if intruder is not None:
+        return _report(folder, Verdict.CORRUPT, f"{intruder} was added: libraries may load it", manifest)
+    if verify_content and (told := _told_step(folder, manifest)) not in (None, manifest.job_step):
+        reason = f"{TRAINER_STATE} says step {told} of the job, the manifest says step {manifest.job_step}"
+        return _report(folder, Verdict.CORRUPT, reason, manifest)
     return _report(folder, Verdict.VERIFIED, _praise(folder, manifest, verify_content=verify_content), manifest)
+
+
+def _intruder(folder: Path, manifest: Manifest) -> str | None:
+    """Return something in the folder that was not committed and that a library would load by its name."""
+    for parent, folders, names in os.walk(folder):
+        for name in sorted([*names, *(one for one in folders if Path(parent, one).is_symlink())]):
+            relative = Path(parent, name).relative_to(folder).as_posix()
+            if name.endswith(LOADABLE) and relative != MANIFEST and relative not in manifest.files:
+                return relative
+    return None
+
+
+def _told_step(folder: Path, manifest: Manifest) -> int | None:
+    """Return the step that Hugging Face's own state tells, None where there is none or it tells nothing."""
+    if TRAINER_STATE not in manifest.files:
+        return None
+    try:
+        step = files.read_json(folder / TRAINER_STATE)["global_step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+def _told_runs(model: Path) -> Iterator[str]:
+    """Yield the identities that the manifests tell, the newest first."""
+    for _, folder in _numbered(model):
+        with contextlib.suppress(OSError, ValueError):
+            yield read_manifest(folder).run
 
 
 def _praise(folder: Path, manifest: Manifest, *, verify_content: bool) -> str:
@@ -264,32 +282,3 @@ def _move_in(staging: Path, target: Path) -> None:
         _sync_folders(hidden)
         files.rename_durably(hidden, target)
         files.remove_tree(staging, inside=staging.parent)
-
-
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    value = dataclasses.asdict(manifest)
-    files.write_json_durably(folder / MANIFEST, {**value, "digest": _digest(value)})
-
-
-def _digest(value: dict[str, Any]) -> str:
-    """Return the hash of a manifest's meaning, whatever the order and spacing of its text."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return blake3(text.encode("utf-8")).hexdigest()
-
-
-def _manifest(value: dict[str, Any]) -> Manifest:
-    """Build the record: unknown fields are ignored, missing and ill-named ones raise ValueError."""
-    missing = [field.name for field in dataclasses.fields(Manifest) if field.name not in value]
-    if missing:
-        raise ValueError(f"the manifest lacks {', '.join(missing)}")
-    try:
-        records = {
-            str(name): FileRecord(bytes=int(item["bytes"]), blake3=str(item["blake3"]))
-            for name, item in value["files"].items()
-        }
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError("the manifest's list of files is damaged") from error
-    if any(name.startswith("/") or ".." in name.split("/") for name in records):
-        raise ValueError("the manifest names files outside its folder")
-    known = {field.name: value[field.name] for field in dataclasses.fields(Manifest)}
-    return Manifest(**{**known, "files": records})

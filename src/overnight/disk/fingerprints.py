@@ -15,28 +15,43 @@ from overnight.disk import files
 from overnight.domain.errors import ConfigError, DiskError
 
 SCHEMA = 1
-PARTS = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".gguf", ".pt")
-"""Endings of the files that make a model; notes and pictures beside them carry no meaning."""
+PARTS = (".safetensors", ".bin", ".json", ".jinja", ".model", "vocab.txt", "merges.txt", ".tiktoken", ".gguf", ".pt")
+"""Endings of the files that make a model; notes, licences and pictures beside them carry no meaning."""
+
+TOKENIZER_PARTS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+"""The files that say how text becomes tokens; all of them are parts of the model too."""
 
 
-def of_folder(folder: Path, *, memory: Path | None = None, on_file: Callable[[], None] = lambda: None) -> str:
+def of_folder(
+    folder: Path, *, memory: Path | None = None, on_file: Callable[[], None] = lambda: None, reread_bytes: int = 0
+) -> str:
     """Return the fingerprint of a model folder: ``blake3:`` and the hash over names, sizes and contents.
 
     ``memory`` is a file that keeps what was read, keyed by what the kernel says of each file (device, inode, size, both
-    times); it may be lost at any time. ``on_file`` is called after each file. Raises ConfigError where the folder holds
+    times); it may be lost at any time. Files below ``reread_bytes`` are read again all the same. ``on_file`` is called
+    after each file. Raises ConfigError where the folder holds
     no model file, or one that is no regular file, and OSError where one cannot be read.
     """
     known = _recall(memory)
     seen: dict[str, list[Any]] = {}
     digest = blake3()
     for name in _parts(folder):
-        looks, content = _content(folder / name, known)
+        looks, content = _content(folder / name, known, reread_bytes=reread_bytes)
         seen[str(folder / name)] = [looks, content]
         digest.update(f"{name}\0{looks[2]}\0{content}\n".encode("utf-8", "surrogateescape"))
         on_file()
     if memory is not None and any(known.get(path) != value for path, value in seen.items()):
         with contextlib.suppress(DiskError):  # a memory, not the truth
             files.write_json_atomically(memory, {"schema": SCHEMA, "files": {**known, **seen}})
+    return f"blake3:{digest.hexdigest()}"
+
+
+def of_tokenizer(folder: Path) -> str:
+    """Return the hash of a tokenizer's files, the chat template among them. Raises OSError."""
+    digest = blake3()
+    for name in TOKENIZER_PARTS:
+        if (folder / name).is_file():
+            digest.update(f"{name}\0{files.blake3_of(folder / name)}\n".encode())
     return f"blake3:{digest.hexdigest()}"
 
 
@@ -60,11 +75,11 @@ def _parts(folder: Path) -> list[str]:
     return names
 
 
-def _content(path: Path, known: dict[str, list[Any]]) -> tuple[list[int], str]:
+def _content(path: Path, known: dict[str, list[Any]], *, reread_bytes: int) -> tuple[list[int], str]:
     facts = os.stat(path)
     looks = [facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
     remembered = known.get(str(path))
-    if remembered is not None and remembered[0] == looks:
+    if remembered is not None and remembered[0] == looks and facts.st_size >= reread_bytes:
         return looks, str(remembered[1])
     return looks, files.blake3_of(path)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from overnight.disk import checkpoints, files
+from overnight.disk import files, run_identity
 from overnight.disk.layout import Layout
+from overnight.disk.manifest import read_manifest
 from overnight.domain.checkpoint import step_of
 from overnight.domain.errors import DiskError
 from overnight.domain.locked import NOTHING_LOCKED, Locked
@@ -16,12 +17,14 @@ SCHEMA = 1
 
 def read(layout: Layout) -> Locked:
     """Return what is locked now: by the newest checkpoint that can tell, else by .config_lock.json."""
-    folders = _checkpoint_folders(layout.model)
+    folders, run = _checkpoint_folders(layout.model), run_identity.read(layout.model)
     for step, folder in folders:
         try:
-            manifest = checkpoints.read_manifest(folder)
+            manifest = read_manifest(folder)
         except (OSError, ValueError):
             continue
+        if manifest.run and run is not None and manifest.run != run:
+            continue  # another model's: it locks nothing here
         return Locked(values=dict(manifest.locked), source=folder.name, step=step)
     if not any(_is_used(folder) for _, folder in folders):
         return NOTHING_LOCKED
@@ -36,7 +39,7 @@ def refresh(layout: Layout) -> Locked:
     locked = read(layout)
     if locked.source is None or locked.source == layout.config_lock.name:
         return locked
-    manifest = checkpoints.read_manifest(layout.model / locked.source)
+    manifest = read_manifest(layout.model / locked.source)
     value = {
         "schema": SCHEMA,
         "locked": locked.values,

@@ -14,6 +14,7 @@ from typing import Any
 
 from overnight.disk import checkpoints, files
 from overnight.disk.layout import Layout
+from overnight.disk.manifest import MANIFEST
 from overnight.domain.checkpoint import CheckpointReport, Manifest, Verdict
 from overnight.domain.errors import DiskError
 
@@ -101,7 +102,7 @@ def _remembered(layout: Layout) -> dict[str, Any]:
 def _looks(folder: Path, manifest: Manifest) -> str | None:
     """Return what the kernel says of each file without reading it, as one short text."""
     parts: list[str] = []
-    for name in [*sorted(manifest.files), checkpoints.MANIFEST]:
+    for name in [*sorted(manifest.files), MANIFEST]:
         try:
             facts = os.lstat(folder / name)
         except OSError:

@@ -91,6 +91,7 @@ class Manifest:
     fingerprints: dict[str, str]  # config, base_model, tokenizer, dataset
     environment: dict[str, object]  # library versions, threads, device, CPU capability
     files: dict[str, FileRecord]
+    run: str = ""  # identity of the model folder's history; "" in manifests that are older than that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,6 @@ from overnight.domain.config import LOCKED_KEYS, Settings, flatten
 DROPPED = ("training_args.bin", "README.md")
 """What the libraries write and a checkpoint must not or need not hold: a pickle, and an empty form."""
 
-TOKENIZER_PARTS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
@@ -101,15 +99,6 @@ def locked_values(settings: Settings) -> dict[str, object]:
 def settings_fingerprint(settings: Settings) -> str:
     """Return the hash of all settings of a job."""
     return f"blake3:{blake3(json.dumps(settings.to_json(), sort_keys=True).encode()).hexdigest()}"
-
-
-def tokenizer_fingerprint(base: Path) -> str:
-    """Return the hash of a tokenizer's files."""
-    digest = blake3()
-    for name in TOKENIZER_PARTS:
-        if (base / name).is_file():
-            digest.update(f"{name}\0{files.blake3_of(base / name)}\n".encode())
-    return f"blake3:{digest.hexdigest()}"
 
 
 def _is_same(there: CheckpointReport, ours: Manifest) -> bool:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from overnight.disk import attempts, checkpoints, files
+from overnight.disk import attempts, checkpoints, files, fingerprints
 from overnight.disk.layout import Layout
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
 from overnight.domain.checkpoint import Manifest, Verdict
@@ -67,6 +67,14 @@ class Simulation:
         self.committed: int | None = None
         self.loss: float | None = None
         self.leaked: list[bytearray] = []
+        self.base = self._look_at_base()
+
+    def _look_at_base(self) -> dict[str, str]:
+        """Return what a checkpoint records of the base model, where there is one."""
+        folder = Path(self.spec.base_model)
+        if not (folder / "config.json").is_file():
+            return {}
+        return {"base_model": fingerprints.of_folder(folder), "tokenizer": fingerprints.of_tokenizer(folder)}
 
     def run(self) -> Report:
         """Load, train, save; return the last word."""
@@ -200,7 +208,7 @@ class Simulation:
                 **{f"lora.{key}": value for key, value in self._section("lora").items()},
             },
             data_cursor={"rows": len(self.model.ledger)},
-            fingerprints={"dataset": self.spec.dataset_id},
+            fingerprints={"dataset": self.spec.dataset_id, **self.base},
             environment={"threads": self.spec.threads, "simulated": True},
             files={},
         )

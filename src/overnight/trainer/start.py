@@ -48,7 +48,7 @@ def describe(run: Run, base: Path, commit: str | None, device: models.Device) ->
         fingerprints={
             "config": saving.settings_fingerprint(run.settings),
             "base_model": fingerprint,
-            "tokenizer": saving.tokenizer_fingerprint(base),
+            "tokenizer": fingerprints.of_tokenizer(base),
             "dataset": spec.dataset_id,
         },
         environment=environment.facts(

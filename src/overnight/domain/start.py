@@ -1,0 +1,136 @@
+"""Where the next job starts from, and what speaks against it: judged once, for the dispatcher and for ``verify``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from overnight.domain.checkpoint import CheckpointReport, Verdict, checkpoint_name
+from overnight.domain.config import ConfigProblem
+
+PUT_BACK = "put it back from a copy into current_model/, or begin a new workspace with overnight init"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The base model as it is now."""
+
+    path: str | None  # absolute folder, or a Hub id; None where nobody can tell
+    fingerprint: str | None  # None where it was not read: it lies on the Hub, or it is not made yet
+    tokenizer: str | None
+    trouble: str | None = None  # why it cannot be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where the next job starts from."""
+
+    newest: CheckpointReport | None  # the newest verified checkpoint
+    passed_over: list[CheckpointReport]  # what has a higher step and cannot be resumed
+    base: Base
+    passed_over_problems: list[ConfigProblem]  # told, and no hindrance
+    hindrances: list[ConfigProblem]  # nothing is started while there are any
+
+    @property
+    def is_base_as_trained(self) -> bool | None:
+        """Whether the base model is the one that the checkpoint was trained on; None where nobody can tell."""
+        expected = _recorded(self.newest, "base_model")
+        if expected is None or self.base.fingerprint is None:
+            return None
+        return expected == self.base.fingerprint
+
+
+def judge(
+    newest: CheckpointReport | None, passed_over: list[CheckpointReport], *, base: Base, ever_committed: int | None
+) -> Start:
+    """Decide: the newest verified checkpoint, on the base that it belongs to; the base alone only if nothing was lost.
+
+    ``ever_committed`` is a step that is known to have been saved once.
+    """
+    hindrances = [*_nothing_to_trust(newest, passed_over, ever_committed), *_base_problems(newest, base)]
+    return Start(
+        newest=newest,
+        passed_over=passed_over,
+        base=base,
+        passed_over_problems=[_passed_over(report, newest) for report in passed_over],
+        hindrances=hindrances,
+    )
+
+
+def _nothing_to_trust(
+    newest: CheckpointReport | None, passed_over: list[CheckpointReport], ever_committed: int | None
+) -> Iterable[ConfigProblem]:
+    if newest is not None:
+        return
+    if passed_over:
+        told = "; ".join(f"{checkpoint_name(report.step)}: {report.reason}" for report in passed_over[:3])
+        yield ConfigProblem(
+            key="",
+            code="no_checkpoint",
+            message="CRITICAL: No checkpoint can be trusted. Nothing is started from the base model",
+            found=told,
+            expected="one whole checkpoint of this model",
+            fix=PUT_BACK,
+        )
+    elif ever_committed is not None:
+        yield ConfigProblem(
+            key="",
+            code="no_checkpoint",
+            message="CRITICAL: The checkpoints are gone. Nothing is started from the base model",
+            found=f"none in current_model/, and step {ever_committed} was saved before",
+            expected="one whole checkpoint of this model",
+            fix=PUT_BACK,
+        )
+
+
+def _base_problems(newest: CheckpointReport | None, base: Base) -> Iterable[ConfigProblem]:
+    if base.trouble is not None:
+        yield ConfigProblem(
+            key="base_model",
+            code="base_model",
+            message="The base model cannot be read",
+            found=base.trouble,
+            expected="a folder with a Hugging Face model",
+            fix="mount it, or bring it back",
+        )
+        return
+    for name, code, what, now in (
+        ("tokenizer", "tokenizer", "tokenizer or chat template", base.tokenizer),
+        ("base_model", "base_content", "base model", base.fingerprint),
+    ):
+        expected = _recorded(newest, name)
+        if expected is not None and now is not None and expected != now:
+            yield ConfigProblem(
+                key="base_model",
+                code=code,
+                message=f"CRITICAL: The {what} is not the one that the checkpoints were trained on",
+                found=f"{now} in {base.path}",
+                expected=f"{expected} ({checkpoint_name(newest.step) if newest is not None else ''})",
+                fix="bring the old files back; for another base model make a new workspace with overnight init",
+            )
+            return  # a changed tokenizer changes the whole folder too: one cause, one word
+
+
+def _recorded(newest: CheckpointReport | None, name: str) -> str | None:
+    """Return a fingerprint that the checkpoint recorded; one of the Hub is compared by the trainer, which is online."""
+    manifest = newest.manifest if newest is not None else None
+    value = manifest.fingerprints.get(name) if manifest is not None else None
+    return value if value is not None and not value.startswith("hub:") else None
+
+
+def _passed_over(report: CheckpointReport, newest: CheckpointReport | None) -> ConfigProblem:
+    name = checkpoint_name(report.step)
+    if newest is None:
+        fix = "put a good copy in its place"
+    elif report.verdict is Verdict.FOREIGN:
+        fix = f"move it out of current_model/; {checkpoint_name(newest.step)} is used instead"
+    else:
+        fix = f"nothing: {checkpoint_name(newest.step)} is used instead, and this one set aside"
+    return ConfigProblem(
+        key="",
+        code=report.verdict.value,
+        message=f"{name} cannot be resumed: {report.reason}",
+        found=report.path,
+        expected="a checkpoint whose files are what was committed",
+        fix=fix,
+    )

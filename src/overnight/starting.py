@@ -1,0 +1,52 @@
+"""Where the next job starts from: the one function of the dispatcher and of ``verify``.
+
+The checkpoints are read to the last byte from the newest down to the first that is whole; the base model is compared by
+content, read again only where the kernel says that a big file was touched. Reading only, but for the memory of it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from overnight.disk import base_models, checkpoints, files, fingerprints, trust
+from overnight.disk.layout import Layout
+from overnight.domain import start
+from overnight.domain.errors import ConfigError
+from overnight.domain.start import Base, Start
+
+REREAD_BYTES = 16 << 20
+"""Smaller files of a base model (settings, tokenizer, template) are read each time: nothing is taken on trust there."""
+
+
+def find(layout: Layout, *, base_model: str | None, ever_committed: int | None) -> Start:
+    """Return where the next job starts from, and what speaks against it."""
+    newest, passed_over = checkpoints.newest_verified(layout.model)
+    if newest is not None:
+        trust.remember(layout, newest)
+    return start.judge(newest, passed_over, base=_base(layout, base_model), ever_committed=ever_committed)
+
+
+def told_step(layout: Layout) -> int | None:
+    """Return the step that .config_lock.json remembers of a checkpoint, or None."""
+    try:
+        return int(files.read_json(layout.config_lock)["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _base(layout: Layout, base_model: str | None) -> Base:
+    if base_model is None:
+        return Base(path=None, fingerprint=None, tokenizer=None)
+    try:
+        path = base_models.resolve(layout, base_model)
+        if not os.path.isabs(path) or (base_model in base_models.FOLDERS and not os.path.isdir(path)):
+            return Base(path=path, fingerprint=None, tokenizer=None)  # on the Hub, or made by the first trainer
+        memory = layout.state / "fingerprints.json"
+        fingerprint = fingerprints.of_folder(Path(path), memory=memory, reread_bytes=REREAD_BYTES)
+        return Base(path=path, fingerprint=fingerprint, tokenizer=fingerprints.of_tokenizer(Path(path)))
+    except ConfigError as error:
+        found = f"{error.what}: {error.found}" if error.found else error.what
+        return Base(path=None, fingerprint=None, tokenizer=None, trouble=found)
+    except OSError as error:
+        return Base(path=None, fingerprint=None, tokenizer=None, trouble=f"{base_model}: {error.strerror or error}")
