@@ -61,6 +61,15 @@ def test_a_killed_trainer_is_launched_again_at_once(rig: Rig) -> None:
     assert "tried again at once" in rig.events("job.retry")[0]["message"]
 
 
+def test_a_trainer_killed_while_loading_costs_its_job_nothing(rig: Rig, expected: dict[str, Any]) -> None:
+    rig.simulate(fault="kill@0:3")
+    rig.make(files=1)
+    rig.tick_until(rig.context(), rig.is_done)
+    assert [attempt.kind for attempt in rig.attempts()] == [FailureKind.KILLED_BY_SIGNAL] * 3 + [None]
+    assert rig.jobs()[0].charged == 0
+    assert rig.model() == expected
+
+
 def test_the_same_crash_three_times_sets_the_file_aside_with_its_reason_and_the_others_train(rig: Rig) -> None:
     rig.simulate(fault="crash@3:3")
     rig.make()

@@ -342,6 +342,76 @@ def test_a_full_disk_is_named_and_the_job_goes_on_when_there_is_room(small_disk:
 
 
 @pytest.mark.crash
+def test_killed_while_it_tokenises_and_launched_again_it_comes_to_the_same_bytes(tmp_path: Path) -> None:
+    states = []
+    for name in ("undisturbed", "killed"):
+        rig = Rig(tmp_path / name)
+        rows = rig.rows(sums(1, 4000), "a")
+        if name == "killed":
+            trainer = rig.launch(rig.spec(1, rows))
+            begun = trainer.folder / "output" / "train.arrow"
+            deadline = time.monotonic() + 60
+            while not (begun.exists() and begun.stat().st_size > 0):
+                assert time.monotonic() < deadline, trainer.log()
+                time.sleep(0.002)
+            trainer.process.send_signal(signal.SIGKILL)
+            assert trainer.end() == (-signal.SIGKILL, None)
+            heartbeat = attempts.read_heartbeat(trainer.folder)
+            assert heartbeat is not None
+            assert (heartbeat.phase, heartbeat.step) == (Phase.LOADING, 0)
+        rig.run(rig.spec(1, rows), fault="step:4:raise")
+        states.append(rig.state())
+    assert states[0] == states[1]
+
+
+@pytest.mark.crash
+def test_a_trainer_has_no_children_and_its_handles_do_not_grow(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, checkpoint__every_steps=5, evaluation__holdout=0.2, evaluation__every_steps=5)
+    trainer = rig.launch(rig.spec(1, rig.rows(sums(1, 400), "a")))
+    process = Path(f"/proc/{trainer.process.pid}")
+    seen = []
+    for step in (12, 62):
+        trainer.until(lambda heartbeat, least=step: heartbeat.step >= least and heartbeat.phase is Phase.TRAINING)
+        seen.append({os.readlink(path) for path in (process / "fd").iterdir() if path.is_symlink()})
+        children = [path.read_text() for path in (process / "task").glob("*/children")]
+        assert "".join(children).split() == []
+    trainer.process.kill()
+    trainer.end()
+    assert len(seen[1]) <= len(seen[0]) + 2, seen[1] - seen[0]
+
+
+BLACK_HOLE = """
+ip link set lo up
+ip link add hole type dummy && ip address add 192.0.2.1/24 dev hole && ip link set hole up
+ip route add default via 192.0.2.2
+"$@"
+code=$?
+cat /proc/net/snmp > "$TOLD"
+exit $code
+"""
+
+
+def test_a_network_that_swallows_everything_is_never_asked(tmp_path: Path) -> None:
+    if shutil.which("ip") is None or subprocess.run(["unshare", "-n", "true"], check=False).returncode:
+        pytest.skip("needs ip and the right to make a network namespace")
+    rig = Rig(tmp_path)
+    folder = rig.place(rig.spec(1, rig.rows(sums(1, 8), "a")))
+    told = tmp_path / "snmp"
+    command = ["unshare", "-n", "/bin/sh", "-c", BLACK_HOLE, "sh", sys.executable, "-m", "overnight.trainer", folder]
+    done = subprocess.run(command, env={**os.environ, "TOLD": str(told)}, capture_output=True, timeout=120, check=False)
+    report = attempts.read_report(folder)
+    assert report is not None, done.stderr
+    assert report.outcome is Outcome.COMPLETED
+    lines = [line.split() for line in told.read_text().splitlines()]
+    counts = {
+        f"{names[0]}{name}": int(value)
+        for names, values in zip(lines[::2], lines[1::2], strict=True)
+        for name, value in zip(names[1:], values[1:], strict=True)
+    }
+    assert (counts["Tcp:ActiveOpens"], counts["Udp:OutDatagrams"]) == (0, 0)
+
+
+@pytest.mark.crash
 def test_a_trainer_that_gets_no_memory_says_so_and_blames_nobody(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     rig = Rig(tmp_path, checkpoint__every_steps=2)

@@ -8,6 +8,7 @@ attempt of a job meets it.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -41,7 +42,14 @@ def leak() -> None:
     _LEAKED.append(bytearray(b"x") * LEAK_BYTES)
 
 
+def deaf() -> None:
+    """Wait in C, the interpreter's lock held and every signal blocked, as a call into a broken driver does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    ctypes.PyDLL(None).sleep(int(SLEEP_S))
+
+
 ACTIONS: dict[str, Callable[[], None]] = {
+    "deaf": deaf,
     "leak": leak,
     "exit0": lambda: os._exit(0),
     "kill": lambda: signal.raise_signal(signal.SIGKILL),

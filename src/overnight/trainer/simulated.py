@@ -28,6 +28,7 @@ from overnight.disk.layout import Layout
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
 from overnight.domain.checkpoint import Manifest, Verdict
 from overnight.domain.errors import ExitCode
+from overnight.trainer import faults
 from overnight.trainer.behaviour import FAULTS, VARIABLE, Fault, Options, die_by, eat, hang, pulse, read_options
 
 UNWATCHED_S = 90.0
@@ -252,6 +253,8 @@ class Simulation:
                 sum(range(1 << 62))  # in native code, with the interpreter's lock: no handler ever runs
             case "pulse":
                 pulse(self._beat_in_vain)
+            case "deaf":
+                faults.deaf()
             case "perturb":
                 self.model.chain = hashlib.sha256(self.model.chain.encode()).hexdigest()
             case "mute":
