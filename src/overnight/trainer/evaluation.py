@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
-from overnight.disk import attempts
+from overnight.disk import attempts, paces
+from overnight.disk.layout import Layout
 from overnight.domain.attempt import Phase, Spec, attempt_id
+from overnight.domain.pace import PATIENCE, Kind, Pace, learn, limit, subject_of
+from overnight.trainer.alarm import Alarm, TimeIsUp
 from overnight.trainer.batches import BatchLog
 from overnight.trainer.faults import Faults
 from overnight.trainer.pulse import Pulse, finite
 from overnight.trainer.run import Run
 
-LIMIT_SHARE = 0.9
-"""Of eval_stuck_s: the trainer gives up by itself before it is ended for being stuck."""
-
-
-class EvaluationTimeout(Exception):
-    """An evaluation took longer than it may."""
+LIMIT_SHARE, LEARNT_SHARE = 0.9, 0.5
+"""Of eval_stuck_s, and of what was learnt: the trainer gives up by itself before it is ended for being stuck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +32,8 @@ class Result:
     loss: float
     rows: int
     seconds: float
+    batches: int
+    longest_s: float  # of a batch
 
 
 def evaluate(
@@ -44,56 +42,43 @@ def evaluate(
     rows: list[dict[str, Any]],
     *,
     batch_size: int,
-    limit_s: float,
+    alarm: Alarm,
     pulse: Pulse,
     should_leave: Callable[[], bool],
     faults: Faults,
 ) -> Result | None:
-    """Return the mean loss per supervised token, or None where it was abandoned: told to leave, or out of time.
+    """Return the mean loss per supervised token, or None where it was abandoned because it was told to leave.
 
-    Raises EvaluationTimeout when the time is up.
+    Raises TimeIsUp when the time is up.
     """
     started = time.monotonic()
     before = pulse.phase
     pulse.enter(Phase.EVALUATING)
-    total_loss, total_tokens = 0.0, 0
+    total_loss, total_tokens, longest_s = 0.0, 0, 0.0
     model = trainer.model
     was_training = model.training
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
-        with torch.random.fork_rng(devices=devices), _time_limit(limit_s):
+        with torch.random.fork_rng(devices=devices), alarm.armed():
             model.eval()
             for start in range(0, len(rows), batch_size):
                 if should_leave():
                     return None
+                began = time.monotonic()
+                alarm.next_item()
                 faults.reach("eval")
                 inputs = collate(rows[start : start + batch_size])
                 tokens = int((inputs["labels"][..., 1:] != -100).sum())
                 loss, _, _ = trainer.prediction_step(model, inputs, prediction_loss_only=True)
                 total_loss += float(loss) * tokens
                 total_tokens += tokens
+                longest_s = max(longest_s, time.monotonic() - began)
                 pulse.beat()
     finally:
         model.train(was_training)
         pulse.enter(before)
     loss = total_loss / total_tokens if total_tokens else math.nan
-    return Result(loss, len(rows), time.monotonic() - started)
-
-
-@contextmanager
-def _time_limit(limit_s: float) -> Iterator[None]:
-    """Raise EvaluationTimeout inside the block when the time is up, also out of a call that waits."""
-
-    def end(_: int, __: FrameType | None) -> None:
-        raise EvaluationTimeout(f"it took longer than {limit_s:.0f} s")
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    return Result(loss, len(rows), time.monotonic() - started, -(-len(rows) // batch_size), longest_s)
 
 
 class Measure:
@@ -104,34 +89,51 @@ class Measure:
         self.trainer = trainer
         self.collate = batches.collate
         self.rows = rows
-        self.skipped_step = step_of_failed_evaluation(run.spec, run.folder)
+        self.skipped_steps = steps_of_failed_evaluations(run.spec, run.folder)
+        self.pace = Pace()  # of the batches evaluated in this attempt
+
+    def alarm(self) -> Alarm:
+        """Return an alarm by what batches of this run's evaluations took, and by its steps before there were any."""
+        spec, ceiling_s = self.run.spec, self.run.settings.watch.eval_stuck_s
+        known = paces.read(Layout(Path(spec.workspace)), subject_of(spec.settings))
+        if self.pace.moves:
+            known[Kind.EVALUATING] = self.pace
+        learnt = [
+            limit(
+                Kind.EVALUATING, known, ceiling_s=ceiling_s, is_busy=is_busy, stretch=self.run.pulse.stretch,
+                patiences=PATIENCE,
+            )
+            for is_busy in (False, True)
+        ]  # fmt: skip
+        idle_s, busy_s = (one.seconds * (LEARNT_SHARE if one.is_learnt else LIMIT_SHARE) for one in learnt)
+        return Alarm(total_s=ceiling_s * LIMIT_SHARE, idle_s=idle_s, busy_s=busy_s)
 
     def __call__(self) -> None:
         """Evaluate now, where there is something to evaluate."""
         pulse, settings = self.run.pulse, self.run.settings
         if not self.rows:
             return
-        if pulse.step == self.skipped_step:
-            pulse.note(f"evaluation at step {pulse.step} skipped: the last attempt ended inside it")
+        if pulse.step in self.skipped_steps:
+            pulse.note(f"evaluation at step {pulse.step} skipped: an earlier attempt ended inside it")
             return
-        limit_s = settings.watch.eval_stuck_s * LIMIT_SHARE
         try:
             result = evaluate(
                 self.trainer,
                 self.collate,
                 self.rows,
                 batch_size=settings.train.batch_size,
-                limit_s=limit_s,
+                alarm=self.alarm(),
                 pulse=pulse,
                 should_leave=lambda: self.run.wishes.reason() is not None,
                 faults=self.run.faults,
             )
-        except EvaluationTimeout as error:
+        except TimeIsUp as error:
             pulse.note(f"evaluation at step {pulse.step} skipped: {error}")
             return
         if result is None:
             pulse.note(f"evaluation at step {pulse.step} abandoned: asked to stop")
             return
+        self.pace = learn(self.pace, took_s=result.longest_s, wall_s=result.seconds, moves=result.batches)
         pulse.eval_loss = result.loss
         pulse.record(
             {
@@ -144,11 +146,13 @@ class Measure:
         )
 
 
-def step_of_failed_evaluation(spec: Spec, folder: Path) -> int | None:
-    """Return the step at which the attempt before this one ended inside an evaluation, or None."""
+def steps_of_failed_evaluations(spec: Spec, folder: Path) -> frozenset[int]:
+    """Return the steps at which earlier attempts of this job ended inside an evaluation, without a last word."""
     number = int(spec.attempt.rpartition("-")[2]) if spec.attempt.rpartition("-")[2].isdigit() else 1
-    before = folder.with_name(attempt_id(spec.job, number - 1))
-    heartbeat = attempts.read_heartbeat(before)
-    if heartbeat is None or heartbeat.phase is not Phase.EVALUATING or attempts.read_report(before) is not None:
-        return None
-    return heartbeat.step
+    found: set[int] = set()
+    for earlier in range(1, number):
+        before = folder.with_name(attempt_id(spec.job, earlier))
+        heartbeat = attempts.read_heartbeat(before)
+        if heartbeat is not None and heartbeat.phase is Phase.EVALUATING and attempts.read_report(before) is None:
+            found.add(heartbeat.step)
+    return frozenset(found)

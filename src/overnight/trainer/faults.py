@@ -30,6 +30,10 @@ def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
+def _never_return() -> None:
+    sum(range(1 << 62))  # in native code, with the interpreter's lock held: no handler of a signal ever runs
+
+
 def _spoil() -> None:
     raise ValueError("the actions 'nan' and 'perturb' need a site that has numbers to spoil")
 
@@ -56,6 +60,7 @@ ACTIONS: dict[str, Callable[[], None]] = {
     "term": lambda: signal.raise_signal(signal.SIGTERM),
     "segv": lambda: signal.raise_signal(signal.SIGSEGV),
     "sleep": lambda: time.sleep(SLEEP_S),
+    "native": _never_return,
     "slow": lambda: time.sleep(SLOW_S),
     "raise": lambda: _raise(PlannedFault("a planned fault")),
     "system_exit": lambda: _raise(SystemExit(0)),
