@@ -21,6 +21,7 @@ from overnight.domain import pace
 from overnight.domain.attempt import Attempt, Outcome
 from overnight.domain.pace import PATIENCE, Kind
 from overnight.launchers import witness
+from overnight.status import snapshot
 from simulated_rig import Rig
 
 SCALE = 0.1
@@ -204,11 +205,20 @@ def test_eight_busy_neighbours_make_nobody_a_suspect(rig: Rig) -> None:
     assert has_no_blame(rig)
 
 
+def reason(rig: Rig) -> str:
+    """Return what the status says."""
+    connection = rig.connect()
+    try:
+        return snapshot(rig.layout, connection, now=time.time()).standing.reason
+    finally:
+        connection.close()
+
+
 def test_a_trainer_that_is_stopped_four_fifths_of_the_time_is_slow_and_left_alone(rig: Rig) -> None:
-    rig.simulate(step_s=0.1)
-    rig.make(files=1)
+    rig.simulate(step_s=0.05)
+    rig.make(files=1, rows=160, checkpoint__every_steps=1000)
     context = quick(rig)
-    rig.tick_until(context, lambda: rig.step() >= 2)
+    rig.tick_until(context, lambda: rig.step() >= 22)  # what is usual is known
     pid, over = trainer(rig), threading.Event()
 
     def disturb() -> None:
@@ -222,9 +232,11 @@ def test_a_trainer_that_is_stopped_four_fifths_of_the_time_is_slow_and_left_alon
 
     disturber = threading.Thread(target=disturb)
     disturber.start()
+    seen: set[str] = set()
     try:
-        rig.tick_until(context, rig.is_done, timeout=90)
+        rig.tick_until(context, lambda: seen.add(reason(rig)) or rig.is_done(), timeout=90)
     finally:
         over.set()
         disturber.join()
     assert has_no_blame(rig)
+    assert any("slow: a step takes" in said and "held up from outside" in said for said in seen)

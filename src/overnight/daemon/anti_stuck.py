@@ -29,6 +29,7 @@ EVIDENCE_S = 12.0
 """Evidence that takes longer is not waited for."""
 
 REMEMBER_EVERY_S = 5.0
+HELD_WEIGHT, MOSTLY = 0.2, 0.5
 
 
 def hear(context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, now: Moment) -> None:
@@ -45,6 +46,7 @@ def hear(context: Context, attempt: Attempt, watched: Watched, launcher: Launche
     before, watched.heartbeat = watched.heartbeat, heartbeat
     if before is None or (before.progress, before.phase) != (heartbeat.progress, heartbeat.phase):
         _learn(context, attempt, watched, before, heartbeat)
+        watched.slow = _slowness(watched, heartbeat)
         watched.still, watched.warned = Stillness(), False
         _remember(context, watched, now)
 
@@ -90,6 +92,21 @@ def _learn(
             watched.remember_at = float("-inf")  # what makes a judgement possible is written down at once
         each = 1 if kind is Kind.SAVING else moves
         known[kind] = pace.learn(known.get(kind, Pace()), took_s=still.charged_s, wall_s=still.wall_s, moves=each)
+
+
+def _slowness(watched: Watched, heartbeat: Heartbeat) -> str:
+    """Return that the steps are much slower than usual, and what holds them up; "" where they are not."""
+    if heartbeat.phase is not Phase.TRAINING:
+        return watched.slow  # between two steps: what was said last stands
+    if watched.still.wall_s > 0:
+        held = 1.0 - watched.still.charged_s / watched.still.wall_s
+        watched.held_share += (held - watched.held_share) * HELD_WEIGHT
+    usual = watched.paces.get(Kind.TRAINING, Pace())
+    times = pace.slowness(usual)
+    if times is None:
+        return ""
+    why = ", held up from outside: a busy machine, a slow disk, or stops" if watched.held_share > MOSTLY else ""
+    return f"slow: a step takes {usual.recent_s:.2g} s, {times:.0f} times as long as usual{why}"
 
 
 def _remember(context: Context, watched: Watched, now: Moment) -> None:

@@ -67,7 +67,8 @@ _QUIET = {("training", "saving"), ("saving", "training"), ("training", "evaluati
 
 def _say_daemon(context: Context, now: Moment) -> None:
     standing = context.standing
-    said = (standing.state, standing.reason)
+    watched = context.watched
+    said = (standing.state, standing.reason, watched.slow if watched is not None else "")
     if said == context.memory.get("said") and now.boot - context.memory.get("said_at", float("-inf")) < EVERY_S:
         return
     holder = context.memory.get("watchdog_pid")
@@ -84,6 +85,9 @@ def _say_daemon(context: Context, now: Moment) -> None:
             "updated_at": now.unix,
             "beat": now.boot,
             "watchdog_pid": holder,
+            "slow": watched.slow if watched is not None else "",
+            "limit_s": watched.limit.limit_s if watched is not None and watched.limit is not None else None,
+            "limit_from": watched.limit.basis if watched is not None and watched.limit is not None else None,
         },
     )
     context.memory["said"], context.memory["said_at"] = said, now.boot

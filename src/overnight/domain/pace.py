@@ -139,9 +139,10 @@ def learn(pace: Pace, *, took_s: float, wall_s: float, moves: int) -> Pace:
     moves = max(1, moves)
     each_s, seen = wall_s / moves, pace.moves + moves
     is_full = pace.sightings >= GENERATION
+    usual_s = min(each_s, 2 * pace.typical_s) if pace.moves >= SLOW_MOVES else each_s  # a burst does not make it usual
     return Pace(
         moves=seen,
-        typical_s=_blend(pace.typical_s, each_s, moves / min(seen, max(TYPICAL_MOVES, moves))),
+        typical_s=_blend(pace.typical_s, usual_s, moves / min(seen, max(TYPICAL_MOVES, moves))),
         recent_s=_blend(pace.recent_s, each_s, moves / min(seen, max(RECENT_MOVES, moves))),
         longest_s=took_s if is_full else max(pace.longest_s, took_s),
         before_s=pace.longest_s if is_full else pace.before_s,

@@ -55,6 +55,7 @@ class Told:
     reason: str
     since: float  # unix seconds
     quiet_s: float  # since it last said anything
+    slow: str = ""  # that the trainer moves, and much slower than usual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,8 @@ def _with_attempt(facts: Facts, attempt: Attempt) -> Standing:
         state, reason = State.STOPPING, f"pausing: {facts.job_file} is saved at the next step border"
     elif facts.stopped is not None:
         reason += "; stops after this file"
+    if facts.told is not None and facts.told.slow:
+        reason += f"; {facts.told.slow}"
     return Standing(state=state, reason=reason, since=_phase_since(heartbeat))
 
 

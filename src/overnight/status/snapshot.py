@@ -185,6 +185,7 @@ def _told(layout: Layout, *, now: float) -> Told | None:
             reason=str(value["reason"]),
             since=float(value["since"]),
             quiet_s=max(0.0, quiet_s),
+            slow=str(value.get("slow") or ""),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
