@@ -21,7 +21,6 @@ from overnight.domain import pace
 from overnight.domain.attempt import Attempt, Outcome
 from overnight.domain.pace import PATIENCE, Kind
 from overnight.launchers import witness
-from overnight.status import snapshot
 from simulated_rig import Rig
 
 SCALE = 0.1
@@ -205,13 +204,9 @@ def test_eight_busy_neighbours_make_nobody_a_suspect(rig: Rig) -> None:
     assert has_no_blame(rig)
 
 
-def reason(rig: Rig) -> str:
-    """Return what the status says."""
-    connection = rig.connect()
-    try:
-        return snapshot(rig.layout, connection, now=time.time()).standing.reason
-    finally:
-        connection.close()
+def slow(rig: Rig) -> str:
+    """Return what the loop says of the trainer's slowness."""
+    return str(json.loads(rig.layout.daemon_state.read_text())["slow"])
 
 
 def test_a_trainer_that_is_stopped_four_fifths_of_the_time_is_slow_and_left_alone(rig: Rig) -> None:
@@ -234,7 +229,7 @@ def test_a_trainer_that_is_stopped_four_fifths_of_the_time_is_slow_and_left_alon
     disturber.start()
     seen: set[str] = set()
     try:
-        rig.tick_until(context, lambda: seen.add(reason(rig)) or rig.is_done(), timeout=90)
+        rig.tick_until(context, lambda: seen.add(slow(rig)) or rig.is_done(), timeout=90)
     finally:
         over.set()
         disturber.join()

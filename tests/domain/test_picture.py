@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from overnight.domain.picture import age, iso
+from overnight.domain.attempt import Attempt, AttemptState, Heartbeat, Phase
+from overnight.domain.picture import Facts, Told, age, decide, iso
 from overnight.domain.printable import shown
 
 
@@ -44,3 +45,27 @@ def test_a_moment_is_utc() -> None:
 )
 def test_nothing_that_steers_a_terminal_gets_through(text: str, safe: str) -> None:
     assert shown(text) == safe
+
+
+def test_a_trainer_that_moves_but_slowly_is_called_slow() -> None:
+    beat = Heartbeat(
+        attempt="000001-01", pid=1, phase=Phase.TRAINING, progress=9, step=9, total=20, loss=None, eval_loss=None,
+        learning_rate=None, epoch=None, tokens_per_second=None, eta_s=None, checkpoint=None, phase_since=0.0,
+        beat_at=1.0, written_at=1.0, boot_id="",
+    )  # fmt: skip
+    attempt = Attempt(
+        id="000001-01", job=1, number=1, state=AttemptState.RUNNING, outcome=None, kind=None, handle="x", reason="",
+        started_at=0.0, ended_at=None, exit_code=None, signal=None, first_step=0, last_step=None,
+    )  # fmt: skip
+
+    def reason(slow: str) -> str:
+        told = Told(state="training", reason="", since=0.0, quiet_s=0.0, slow=slow)
+        facts = Facts(
+            up=None, down=None, paused=None, stopped=None, daemon_alive=True, watchdog_pid=None, told=told,
+            attempt=attempt, heartbeat=beat, trainer_alive=True, job_file="a.jsonl", step=9, last_sign=None, queued=0,
+            pause_end=None,
+        )  # fmt: skip
+        return decide(facts, now=1.0).reason
+
+    assert reason("") == "training a.jsonl"
+    assert reason("slow: a step takes 1 s") == "training a.jsonl; slow: a step takes 1 s"

@@ -29,7 +29,7 @@ EVIDENCE_S = 12.0
 """Evidence that takes longer is not waited for."""
 
 REMEMBER_EVERY_S = 5.0
-HELD_WEIGHT, MOSTLY = 0.2, 0.5
+FADE, MOSTLY = 0.9, 0.5
 
 
 def hear(context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, now: Moment) -> None:
@@ -98,14 +98,18 @@ def _slowness(watched: Watched, heartbeat: Heartbeat) -> str:
     """Return that the steps are much slower than usual, and what holds them up; "" where they are not."""
     if heartbeat.phase is not Phase.TRAINING:
         return watched.slow  # between two steps: what was said last stands
-    if watched.still.wall_s > 0:
-        held = 1.0 - watched.still.charged_s / watched.still.wall_s
-        watched.held_share += (held - watched.held_share) * HELD_WEIGHT
+    still = watched.still
+    watched.lately_s = watched.lately_s * FADE + still.wall_s
+    watched.lately_held_s = watched.lately_held_s * FADE + still.wall_s - still.charged_s
     usual = watched.paces.get(Kind.TRAINING, Pace())
     times = pace.slowness(usual)
     if times is None:
         return ""
-    why = ", held up from outside: a busy machine, a slow disk, or stops" if watched.held_share > MOSTLY else ""
+    why = (
+        ", held up from outside: a busy machine, a slow disk, or stops"
+        if watched.lately_held_s > MOSTLY * watched.lately_s
+        else ""
+    )
     return f"slow: a step takes {usual.recent_s:.2g} s, {times:.0f} times as long as usual{why}"
 
 

@@ -66,7 +66,8 @@ class Watched:
     remember_at: float = float("-inf")  # boot seconds: when the paces are written down again
     limit: Health | None = None  # the last judgement
     slow: str = ""  # that it moves, and much slower than usual
-    held_share: float = 0.0  # of its latest moves, the time in which it was not let run
+    lately_s: float = 0.0  # what its latest moves took, the older the less
+    lately_held_s: float = 0.0  # of it: it was not let run
     warned: bool = False
     woken_at: float = float("-inf")  # boot seconds
     suspicion: Suspicion | None = None
