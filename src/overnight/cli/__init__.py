@@ -20,7 +20,7 @@ from overnight.domain.errors import DiskError, ExitCode, OvernightError, UsageEr
 PROGRAM = "overnight"
 VERBS = (
     "init", "up", "down", "pause", "resume", "skip", "stop", "add", "queue", "cancel", "retry", "move", "validate",
-    "status", "logs", "events", "config", "checkpoints", "verify", "cleanup", "crashes", "demo",
+    "status", "logs", "events", "config", "checkpoints", "verify", "doctor", "cleanup", "crashes", "demo",
 )  # fmt: skip
 """Every verb, in the order of the help."""
 

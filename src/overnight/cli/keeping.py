@@ -1,4 +1,4 @@
-"""The verbs that keep a workspace in order: cleanup."""
+"""The verbs that keep a workspace in order: cleanup, doctor."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from overnight.cli import output
-from overnight.cli.app import Json, app, opened
+from overnight.cli.app import Json, app, layout_of, opened
 from overnight.domain.errors import ExitCode, UsageError
+from overnight.domain.printable import shown
 
 if TYPE_CHECKING:
     from overnight.control.cleaning import Plan
@@ -45,6 +46,39 @@ def cleanup(
         output.print_json({"ok": True, "dry_run": dry_run, **plan.to_json()})
     else:
         output.print_text(_in_words(plan, is_done=not dry_run))
+
+
+@app.command(short_help="The health check: what is wrong, and what to do.")
+def doctor(
+    context: typer.Context,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended without losing anything.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check workspace, model, guards and machine; exit code 1 where a check failed.
+
+    It needs neither the daemon nor torch, changes nothing without --fix, and waits for no driver that hangs.
+    """
+    from overnight.control import doctor as doctors
+    from overnight.domain.diagnosis import Status, is_ok
+
+    layout = layout_of(context)
+    checks, done = doctors.diagnose(layout, now=time.time()), []
+    if fix and any(check.can_be_fixed for check in checks):
+        done = doctors.fix(layout, checks)
+        checks = doctors.diagnose(layout, now=time.time())
+    if as_json:
+        output.print_json({"ok": is_ok(checks), "fixed": done, "checks": doctors.to_json(checks)})
+    else:
+        for line in done:
+            output.say(line)
+        colors = {Status.FAIL: output.RED, Status.WARN: output.YELLOW, Status.PASS: output.GREEN}
+        for check in checks:
+            status = output.colored(check.status.value.ljust(5), colors.get(check.status, output.DIM))
+            output.print_safe(f"{status} {check.name:<12} {shown(check.message)}")
+            if check.fix is not None:
+                output.print_safe(output.colored(f"{'':18} to do: {check.fix}", output.DIM))
+    if not is_ok(checks):
+        raise typer.Exit(int(ExitCode.PROBLEM))
 
 
 def _ask(plan: Plan, *, as_json: bool) -> None:

@@ -83,3 +83,12 @@ def held_steps(connection: sqlite3.Connection) -> dict[int, str]:
         if attempt.first_step is not None:
             held[attempt.first_step] = f"in use: attempt {attempt.id} started from it"
     return held
+
+
+def damage_of(connection: sqlite3.Connection) -> str | None:
+    """Return what is wrong with the database, read from end to end, or None."""
+    try:
+        told = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)").fetchall()]
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if told == ["ok"] else "; ".join(told)[:300]
