@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,10 @@ from types import FrameType
 
 from overnight import status as picture
 from overnight import tui
+from overnight.cli import output
 from overnight.control import life, progress
 from overnight.control.life import Up
+from overnight.control.stalling import Stalling
 from overnight.disk.layout import Layout
 from overnight.domain.errors import BusyError, ExitCode
 from overnight.domain.picture import State
@@ -48,12 +51,15 @@ class Flags:
     is_hung_up: bool = False
 
     def on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Note a Ctrl-C or a TERM."""
+        """Note a Ctrl-C, a QUIT or a TERM."""
         self.interrupts += 1
 
     def on_hangup(self, number: int, frame: FrameType | None) -> None:
         """Note that the terminal is gone."""
         self.is_hung_up = True
+
+    def on_harmless(self, number: int, frame: FrameType | None) -> None:
+        """Take no notice: unheeded it would end us."""
 
 
 @dataclass(slots=True)
@@ -66,6 +72,7 @@ class _Stay:
     asked: int = 0
     asked_at: float = 0.0
     dead_since: float | None = None
+    stalling: Stalling | None = None  # where it is to end by itself
 
     def tick(self, shot: Snapshot) -> Ending | None:
         """Judge one picture: None while there is a reason to stay."""
@@ -81,7 +88,19 @@ class _Stay:
         if self.is_until_idle and progress.is_all_done(self.layout, self.connection, shot):
             life.down(self.layout, self.connection, now=time.time(), is_quick=False)
             return self._ended()
-        return None
+        return self._stalled(shot)
+
+    def _stalled(self, shot: Snapshot) -> Ending | None:
+        """Tell what is waited for; a script that nobody watches does not wait for ever."""
+        if self.stalling is None:
+            return None
+        if news := self.stalling.look(shot):
+            output.say(f"waiting: {news}")
+        why = self.stalling.gives_up(shot)
+        if not why or sys.stdin.isatty():
+            return None
+        life.down(self.layout, self.connection, now=time.time(), is_quick=False)
+        return Ending(exit_code=int(ExitCode.PROBLEM), message=f"{self._ended().message}; {why}")
 
     def note(self) -> str:
         """Return what the person in front of it should know."""
@@ -119,6 +138,7 @@ class _Stay:
 def stay(layout: Layout, connection: sqlite3.Connection, started: Up, *, is_until_idle: bool, as_json: bool) -> Ending:
     """Show the run until it ends or the user has it ended."""
     staying = _Stay(layout=layout, connection=connection, started=started, is_until_idle=is_until_idle)
+    staying.stalling = Stalling(layout, connection) if is_until_idle else None
     with _listening(staying.flags):
         try:
             with tui.JsonView() if as_json else tui.view_for(layout, connection) as view:
@@ -147,7 +167,10 @@ def _listening(flags: Flags) -> Iterator[None]:
     wanted = {
         signal.SIGINT: flags.on_interrupt,
         signal.SIGTERM: flags.on_interrupt,
+        signal.SIGQUIT: flags.on_interrupt,
         signal.SIGHUP: flags.on_hangup,
+        signal.SIGUSR1: flags.on_harmless,
+        signal.SIGUSR2: flags.on_harmless,
     }
     before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     try:

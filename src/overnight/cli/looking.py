@@ -54,9 +54,16 @@ def status(
         output.print_json(answer if board_of_guards is None else {**answer, "guards": board_of_guards})
     elif board_of_guards is not None:
         rows = [
-            (g["name"], g["state"], g["since"] or "-", g["last_acted"] or "never", g["note"]) for g in board_of_guards
+            (
+                g["name"],
+                g["state"] + (f" ({g['note']})" if g["note"] else ""),
+                g["since"] or "-",
+                g["last_acted"] or "never",
+                g["why"] or g["does"],
+            )
+            for g in board_of_guards
         ]
-        output.print_text(output.table(("GUARD", "STATE", "SINCE", "LAST ACTED", "WHAT IT DOES"), rows))
+        output.print_text(output.table(("GUARD", "STATE", "SINCE", "LAST ACTED", "WHY, OR WHAT IT DOES"), rows))
     else:
         output.print_safe(board.lines(shot))
     if shot.state is State.DEAD:

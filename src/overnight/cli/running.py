@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from overnight.cli import output
-from overnight.cli.app import Json, NoWait, app, opened
+from overnight.cli.app import Json, NoWait, app, layout_of, opened
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from overnight.control.wishes import Answer
+    from overnight.disk.layout import Layout
 
 
 @app.command(short_help="Start the daemon and show live progress.")
@@ -58,9 +63,13 @@ def down(
 ) -> None:
     """Save at the next step border, then end everything of this workspace."""
     from overnight.control import life
+    from overnight.domain.errors import DiskError
 
-    with opened(context) as (layout, connection):
-        ended = life.down(layout, connection, now=time.time(), is_quick=now)
+    try:
+        with opened(context) as (layout, connection):
+            ended = life.down(layout, connection, now=time.time(), is_quick=now)
+    except DiskError as error:  # also of a database that cannot even be opened for writing
+        ended = life.down_by_signals(layout_of(context), is_quick=now, why=error.found or error.what)
     if as_json:
         output.print_json({"ok": True, "was_running": ended.was_running, "message": ended.message})
     else:
@@ -72,7 +81,7 @@ def pause(context: typer.Context, no_wait: NoWait = False, as_json: Json = False
     """Finish the step, save, free the device; holds until resume, also over restarts."""
     from overnight.control import wishes
 
-    with opened(context) as (layout, connection):
+    with _opened_for_wish(context, "pause") as (layout, connection):
         answer = wishes.pause(layout, connection, now=time.time())
         if answer.is_changed:
             output.say(answer.message)
@@ -121,6 +130,27 @@ def demo(
     from overnight import demo as demonstration
 
     raise typer.Exit(int(demonstration.run(folder) or 0))
+
+
+@contextmanager
+def _opened_for_wish(context: typer.Context, verb: str) -> Iterator[tuple[Layout, sqlite3.Connection]]:
+    """Open the workspace to write down a wish; where the disk takes none, say what still works."""
+    import sqlite3
+
+    from overnight.domain.errors import DiskError
+
+    try:
+        with opened(context) as places:
+            yield places
+    except (DiskError, sqlite3.OperationalError) as error:
+        found = error.found if isinstance(error, DiskError) else str(error)
+        raise DiskError(
+            f"The wish to {verb} cannot be written down",
+            found=found,
+            expected="a disk that takes writes: the wish is to hold over restarts",
+            fix="overnight down works all the same, it asks by signals; or free the disk and try again",
+            code="not_written",
+        ) from error
 
 
 def _tell(answer: Answer, as_json: bool) -> None:

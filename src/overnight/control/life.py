@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from overnight.control import settings
+from overnight.control import hung, settings
 from overnight.control.wishes import is_daemon_alive, wait_for
 from overnight.database import events, intents, overview, queue
 from overnight.database.connection import transaction
@@ -17,7 +19,7 @@ from overnight.disk.attempts import Notice, Wish
 from overnight.disk.layout import Layout
 from overnight.domain.errors import BusyError, NotRunningError
 from overnight.domain.picture import iso
-from overnight.launchers import guards
+from overnight.launchers import guards, processes
 from overnight.launchers.base import Exited
 from overnight.launchers.choice import launcher_of
 
@@ -26,6 +28,9 @@ START_S = 30.0
 
 END_S = 30.0
 """Beside the trainer's grace: for the loop and the watchdog to leave."""
+
+HUNG_S, QUICK_HUNG_S = 10.0, 3.0
+"""A guard that does not move for so long while everything is to end is killed: for a guard that is harmless."""
 
 TAIL_BYTES = 4000
 
@@ -53,6 +58,9 @@ def up(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Up:
     Raises ConfigError before anything is started, BusyError where another daemon holds the workspace,
     NotRunningError with the end of its log where the daemon does not come up.
     """
+    killed = hung.end_hung(layout, limit_s=config.raw_number(layout, "watch", "daemon_dead_s", 30.0))
+    for told in killed:
+        events.record(connection, now=now, kind="daemon.hung", message=told, level="error")
     _refuse_when_held(layout)
     settings.require(layout)
     since_event = overview.newest_event(connection)
@@ -81,16 +89,71 @@ def up(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Up:
 def down(layout: Layout, connection: sqlite3.Connection, *, now: float, is_quick: bool) -> Down:
     """End everything of this workspace and wait until it has ended.
 
-    With ``is_quick`` nothing is saved. Raises BusyError where something is still there after the deadline.
+    With ``is_quick`` nothing is saved. A disk that takes no wish is gone round by signals. Raises BusyError where
+    something is still there after the deadline.
     """
     if not holders(layout):
         forget(connection)
         return Down(message="nothing was running", was_running=False)
-    ask_down(connection, now=now, is_quick=is_quick)
+    try:
+        ask_down(connection, now=now, is_quick=is_quick)
+    except sqlite3.OperationalError as error:
+        return down_by_signals(layout, is_quick=is_quick, why=str(error))
     limit_s = patience_s(layout, is_quick=is_quick)
-    are_guards_gone = wait_for(lambda: not _guards(layout) or not holders(layout), limit_s=limit_s)
+    are_guards_gone = _wait_for_guards(layout, limit_s=limit_s, is_quick=is_quick)
     if are_guards_gone and holders(layout):
         _end_orphan(layout, connection, grace_s=0.0 if is_quick else limit_s - END_S)
+    _require_end(layout)
+    forget(connection)
+    return Down(message="everything has ended", was_running=True)
+
+
+def down_by_signals(layout: Layout, *, is_quick: bool, why: str) -> Down:
+    """End everything where no wish can be written down, as on a read-only disk: the guards are asked by signals."""
+    if not holders(layout):
+        return Down(message="nothing was running", was_running=False)
+    limit_s = patience_s(layout, is_quick=is_quick)
+    for holder in (_guards(layout).get("watchdog") or _guards(layout).get("daemon"),):
+        for _ in range(2 if is_quick else 1):
+            _signal(holder, signal.SIGTERM)
+    if _wait_for_guards(layout, limit_s=limit_s, is_quick=is_quick):
+        for number, patience in ((signal.SIGTERM, 0.0 if is_quick else limit_s - END_S), (signal.SIGKILL, END_S)):
+            if trainer := files.lock_holder(layout.model_lock):
+                _signal(trainer, number)
+                wait_for(lambda: not holders(layout), limit_s=patience)
+    _require_end(layout)
+    return Down(
+        message=f"everything has ended (asked by signals: the wish could not be written, {why})", was_running=True
+    )
+
+
+def _signal(holder: dict[str, Any] | None, number: signal.Signals) -> None:
+    """Signal whoever holds a lock of this workspace, by its identity."""
+    pid = holder.get("pid") if holder is not None else None
+    identity = processes.identify(pid) if isinstance(pid, int) else None
+    if identity is not None:
+        processes.send(identity, number)
+
+
+def _wait_for_guards(layout: Layout, *, limit_s: float, is_quick: bool) -> bool:
+    """Wait until the guards have ended; one that hangs is killed, lest it keep the others."""
+    looker = hung.Looker(layout, limit_s=QUICK_HUNG_S if is_quick else HUNG_S)
+    next_look = 0.0
+
+    def are_gone() -> bool:
+        nonlocal next_look
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + hung.POLL_S
+            looker.look()
+        return not _guards(layout) or not holders(layout)
+
+    try:
+        return wait_for(are_gone, limit_s=limit_s)
+    finally:
+        looker.close()
+
+
+def _require_end(layout: Layout) -> None:
     left = holders(layout)
     if left:
         raise BusyError(
@@ -100,8 +163,6 @@ def down(layout: Layout, connection: sqlite3.Connection, *, now: float, is_quick
             fix="a save may take its time: try again, or overnight down --now",
             code="not_yet",
         )
-    forget(connection)
-    return Down(message="everything has ended", was_running=True)
 
 
 def patience_s(layout: Layout, *, is_quick: bool) -> float:

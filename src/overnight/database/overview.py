@@ -48,12 +48,19 @@ def newest_event(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0])
 
 
-def last_event_at(connection: sqlite3.Connection, kinds: tuple[str, ...]) -> float | None:
-    """Return when something of these kinds last happened (unix seconds); a kind may be a beginning, as "disk."."""
+def last_event(
+    connection: sqlite3.Connection, kinds: tuple[str, ...], *, but_level: str = ""
+) -> tuple[float, str] | None:
+    """Return when something of these kinds last happened (unix seconds), and its words.
+
+    A kind may be a beginning, as "disk"; events of one level may be left out.
+    """
     where = " OR ".join("kind GLOB ?" for _ in kinds)
-    patterns = [f"{kind}*" for kind in kinds]
-    row = connection.execute(f"SELECT at FROM events WHERE {where} ORDER BY id DESC LIMIT 1", patterns).fetchone()
-    return float(row["at"]) if row is not None else None
+    row = connection.execute(
+        f"SELECT at, message FROM events WHERE ({where}) AND level != ? ORDER BY id DESC LIMIT 1",
+        [*(f"{kind}*" for kind in kinds), but_level],
+    ).fetchone()
+    return (float(row["at"]), str(row["message"])) if row is not None else None
 
 
 def job_events_after(connection: sqlite3.Connection, event: int) -> list[tuple[int, str]]:

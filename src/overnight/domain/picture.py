@@ -6,7 +6,7 @@ work.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from overnight.domain.attempt import Attempt, AttemptState, Heartbeat, Phase
@@ -67,7 +67,10 @@ class Facts:
     paused: Wish | None
     stopped: Wish | None
     daemon_alive: bool
+    daemon_silence: str = ""  # in words, where it is there and does not move
     watchdog_pid: int | None
+    watchdog_doing: str = ""  # its last words
+    is_watchdog_silent: bool = False
     told: Told | None
     attempt: Attempt | None  # the open one
     heartbeat: Heartbeat | None
@@ -92,6 +95,8 @@ def decide(facts: Facts, *, now: float) -> Standing:
     """Return what goes on."""
     if not facts.daemon_alive:
         return _without_daemon(facts, now=now)
+    if facts.daemon_silence:
+        return _with_silent_daemon(facts)
     if facts.down is not None:
         return Standing(state=State.STOPPING, reason=facts.down.reason, since=facts.down.at)
     if facts.attempt is not None:
@@ -108,11 +113,7 @@ def _without_daemon(facts: Facts, *, now: float) -> Standing:
         if facts.watchdog_pid is not None and 0 <= now - facts.up.at < STARTING_S:
             return Standing(state=State.WAITING, reason="the daemon is starting", since=facts.up.at)
         seen = f", last heard of {age(now - facts.last_sign)} ago" if facts.last_sign is not None else ""
-        who = (
-            f"the watchdog (pid {facts.watchdog_pid}) starts it again"
-            if facts.watchdog_pid is not None
-            else "the watchdog is gone too: overnight up starts both"
-        )
+        who = _who_helps(facts, "starts it again")
         reason = f"the daemon should run and does not: last step {facts.step}{seen}; {who}"
         return Standing(state=State.DEAD, reason=reason, since=facts.last_sign)
     if facts.trainer_alive:
@@ -123,6 +124,24 @@ def _without_daemon(facts: Facts, *, now: float) -> Standing:
         return Standing(state=State.PAUSED, reason=reason, since=facts.paused.at)
     reason = "the daemon is not running: overnight up starts it"
     return Standing(state=State.STOPPED, reason=reason, since=facts.last_sign)
+
+
+def _with_silent_daemon(facts: Facts) -> Standing:
+    """A trainer needs no daemon for a while: what it does stands first."""
+    trouble = f"the daemon does not move ({facts.daemon_silence}); {_who_helps(facts, 'replaces it')}"
+    if facts.attempt is not None and facts.trainer_alive:
+        standing = _with_attempt(facts, facts.attempt)
+        return replace(standing, reason=f"{standing.reason}; {trouble}")
+    return Standing(state=State.DEAD, reason=f"{trouble}; last step {facts.step}", since=facts.last_sign)
+
+
+def _who_helps(facts: Facts, does: str) -> str:
+    if facts.watchdog_pid is None:
+        return "the watchdog is gone too: overnight up starts both"
+    if facts.is_watchdog_silent:
+        return f"the watchdog (pid {facts.watchdog_pid}) does not move either: overnight up replaces both"
+    doing = f": {facts.watchdog_doing}" if facts.watchdog_doing else ""
+    return f"the watchdog (pid {facts.watchdog_pid}) {does}{doing}"
 
 
 def _with_attempt(facts: Facts, attempt: Attempt) -> Standing:

@@ -20,6 +20,8 @@ from overnight.domain.attempt import Attempt, AttemptState, Heartbeat
 from overnight.domain.checkpoint import CheckpointReport
 from overnight.domain.job import Job
 from overnight.domain.picture import Facts, Standing, State, Told, Wish
+from overnight.status import pulses
+from overnight.status.pulses import Pulse
 
 NEXT_FILES = 5
 
@@ -79,13 +81,19 @@ def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snap
     step, total = _steps(layout, connection, attempt=attempt, heartbeat=heartbeat, job=job, newest=newest)
     daemon_lock, told = files.lock_holder(layout.daemon_lock), _told(layout, now=now)
     watchdog_lock, model_lock = files.lock_holder(layout.watchdog_lock), files.lock_holder(layout.model_lock)
+    daemon_pulse, watchdog_pulse = pulses.take(daemon_lock), pulses.take(watchdog_lock)
+    silence = _silence(layout, daemon_pulse, told) if daemon_lock is not None else ""
+    watchdog_silence = _silence(layout, watchdog_pulse, None)
     facts = Facts(
         up=wishes.get("up"),
         down=wishes.get("down"),
         paused=wishes.get("paused"),
         stopped=wishes.get("stopped"),
         daemon_alive=daemon_lock is not None,
+        daemon_silence=silence,
         watchdog_pid=_pid(watchdog_lock),
+        watchdog_doing=watchdog_silence or (watchdog_pulse.doing if watchdog_pulse is not None else ""),
+        is_watchdog_silent=bool(watchdog_silence),
         told=told,
         attempt=attempt,
         heartbeat=heartbeat if attempt is not None else None,
@@ -111,8 +119,8 @@ def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snap
         checkpoint=newest,
         is_checkpoint_verified=trust.is_verified(layout, newest) if newest is not None else None,
         version=_version(layout),
-        daemon=_daemon(layout, daemon_lock, told),
-        watchdog=_process(watchdog_lock, "running"),
+        daemon=_process(daemon_lock, silence or "running"),
+        watchdog=_process(watchdog_lock, watchdog_silence or "running"),
         trainer=_trainer(model_lock, heartbeat if attempt is not None else None),
         wishes=wishes,
     )
@@ -197,12 +205,15 @@ def _last_sign(told: Told | None, heartbeat: Heartbeat | None, *, now: float) ->
     return max(signs, default=None)
 
 
-def _daemon(layout: Layout, holder: dict[str, Any] | None, told: Told | None) -> Process | None:
-    if holder is None:
-        return None
+def _silence(layout: Layout, pulse: Pulse | None, told: Told | None) -> str:
+    """Return in words that a guard does not move, "" where it does; what it wrote counts where its beat is unknown."""
+    quiet_s = pulse.quiet_s if pulse is not None else told.quiet_s if told is not None else 0.0
+    if quiet_s <= pulses.NOTICED_S:
+        return ""
     limit_s = config.raw_number(layout, "watch", "daemon_dead_s", 30.0)
-    stale = told is not None and told.quiet_s > limit_s
-    return _process(holder, f"silent for {picture.age(told.quiet_s)}" if told is not None and stale else "running")
+    if pulse is not None:
+        return pulse.silence(limit_s)
+    return f"silent for {picture.age(quiet_s)}" if quiet_s > limit_s else ""
 
 
 def _trainer(holder: dict[str, Any] | None, heartbeat: Heartbeat | None) -> Process | None:

@@ -1,0 +1,64 @@
+"""Whether a run waits for what will not heal by itself: a broken environment, refused settings, a file nobody can read.
+
+Only what work changes counts as a move: the step, the number of jobs in each state, the files that wait. A full disk and
+another trainer on the model are waited for without end, as is an operator's pause: those pass, or somebody meant them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass, field
+
+from overnight.database import events
+from overnight.disk import config, files, inbox
+from overnight.disk.layout import Layout
+from overnight.domain.picture import State, age
+from overnight.status import Snapshot
+
+GIGABYTE = 1e9
+
+
+@dataclass(slots=True)
+class Stalling:
+    """What was waited for at the last look, and since when nothing has moved."""
+
+    layout: Layout
+    connection: sqlite3.Connection
+    waits_for: str = ""
+    moved_at: float = field(default_factory=time.monotonic)
+    _looks: object = None
+
+    def look(self, shot: Snapshot) -> str:
+        """Look once; return what is waited for where that is news, else ""."""
+        before, self.waits_for = self.waits_for, self._waits_for(shot)
+        open_jobs = shot.queue["queued"] + shot.queue["running"]
+        ended = {state: number for state, number in shot.queue.items() if state not in ("queued", "running")}
+        looks = (shot.step, open_jobs, ended, inbox.has_work(self.layout))
+        if looks != self._looks or not self._is_lasting(shot):
+            self._looks, self.moved_at = looks, time.monotonic()
+        return self.waits_for if self.waits_for != before else ""
+
+    def gives_up(self, shot: Snapshot) -> str:
+        """Return why it is of no use to wait any longer, "" where it may be."""
+        limit_s = config.raw_number(self.layout, "watch", "no_progress_s", 600.0)
+        waited_s = time.monotonic() - self.moved_at
+        if not self.waits_for or waited_s <= limit_s:
+            return ""
+        return f"given up after {age(waited_s)} in which nothing moved; still waiting: {self.waits_for}"
+
+    def _waits_for(self, shot: Snapshot) -> str:
+        if shot.state is State.WAITING and shot.trainer is None:
+            return shot.standing.reason
+        if shot.state is State.IDLE and inbox.has_work(self.layout):
+            last = [events.newest_of(self.connection, kind) for kind in ("intake.waiting", "inbox.waiting")]
+            told = max((event for event in last if event is not None), key=lambda event: event["id"], default=None)
+            return str(told["message"]) if told is not None else "a file in the inbox is not yet taken"
+        return ""
+
+    def _is_lasting(self, shot: Snapshot) -> bool:
+        """Return whether waiting may last for ever: not where it passes by itself, or where the operator wants it."""
+        if shot.state in (State.PAUSED, State.STOPPED, State.STOPPING) or shot.trainer is not None:
+            return False
+        wanted = config.raw_number(self.layout, "disk", "min_free_gb", 2.0) * GIGABYTE
+        return files.free_bytes(self.layout.root) >= wanted
