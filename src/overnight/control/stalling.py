@@ -1,7 +1,8 @@
 """Whether a run waits for what will not heal by itself: a broken environment, refused settings, a file nobody can read.
 
-Only what work changes counts as a move: the step, the number of jobs in each state, the files that wait. A full disk and
-another trainer on the model are waited for without end, as is an operator's pause: those pass, or somebody meant them.
+Only what work changes counts as a move: the step, the number of jobs in each state, the files that wait. A full disk
+and another trainer on the model are waited for without end, as is an operator's pause: those pass, or somebody wants
+them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from overnight.domain.picture import State, age
 from overnight.status import Snapshot
 
 GIGABYTE = 1e9
+TOLD_S = 10.0
+"""What is waited for is told when it has stood for so long: between two jobs there is always an instant of waiting."""
 
 
 @dataclass(slots=True)
@@ -28,24 +31,33 @@ class Stalling:
     waits_for: str = ""
     moved_at: float = field(default_factory=time.monotonic)
     _looks: object = None
+    _same_since: float = 0.0
+    _is_told: bool = True
 
     def look(self, shot: Snapshot) -> str:
-        """Look once; return what is waited for where that is news, else ""."""
+        """Look once; return, once, what is waited for when it has stood for a while; else ""."""
         before, self.waits_for = self.waits_for, self._waits_for(shot)
+        if before != self.waits_for:
+            self._same_since, self._is_told = time.monotonic(), False
         open_jobs = shot.queue["queued"] + shot.queue["running"]
         ended = {state: number for state, number in shot.queue.items() if state not in ("queued", "running")}
         looks = (shot.step, open_jobs, ended, inbox.has_work(self.layout))
         if looks != self._looks or not self._is_lasting(shot):
             self._looks, self.moved_at = looks, time.monotonic()
-        return self.waits_for if self.waits_for != before else ""
+        if self._is_told or time.monotonic() - self._same_since < min(TOLD_S, self._limit_s() / 2):
+            return ""
+        self._is_told = True
+        return self.waits_for
 
     def gives_up(self, shot: Snapshot) -> str:
         """Return why it is of no use to wait any longer, "" where it may be."""
-        limit_s = config.raw_number(self.layout, "watch", "no_progress_s", 600.0)
         waited_s = time.monotonic() - self.moved_at
-        if not self.waits_for or waited_s <= limit_s:
+        if not self.waits_for or waited_s <= self._limit_s():
             return ""
         return f"given up after {age(waited_s)} in which nothing moved; still waiting: {self.waits_for}"
+
+    def _limit_s(self) -> float:
+        return config.raw_number(self.layout, "watch", "no_progress_s", 600.0)
 
     def _waits_for(self, shot: Snapshot) -> str:
         if shot.state is State.WAITING and shot.trainer is None:

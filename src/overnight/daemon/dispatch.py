@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from overnight import starting
-from overnight.daemon import launching, locks, planning, wishes
+from overnight.daemon import launching, locks, orphans, planning, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import events, pauses, queue
 from overnight.disk import checkpoints, files, locked
@@ -70,7 +70,7 @@ def _next_job(context: Context, now: Moment) -> Job | None:
     if job is None:
         _rest(context, wait, now)
         return None
-    hindrance = _hindrance(context)
+    hindrance = _hindrance(context, now)
     if hindrance is not None:
         _wait(context, hindrance, now)
         return None
@@ -121,7 +121,7 @@ def _current(context: Context) -> Job | None:
     return None
 
 
-def _hindrance(context: Context) -> str | None:
+def _hindrance(context: Context, now: Moment) -> str | None:
     """Return what speaks against a launch, cheap things first."""
     if context.config_problem is not None:
         return f"config.json is refused: {launching.one_line(context.config_problem)}"
@@ -140,7 +140,12 @@ def _hindrance(context: Context) -> str | None:
         )
     holder = files.lock_holder(context.layout.model_lock)
     if holder is not None:
-        return f"another trainer (pid {holder.get('pid', 'unknown')}) still holds the model; waiting until it has ended"
+        pid = holder.get("pid", "unknown")
+        if orphans.end_orphan(context, holder, now):
+            return (
+                f"a trainer that is left over (pid {pid}) holds the model and is ended; frozen, it ends when it thaws"
+            )
+        return f"another trainer (pid {pid}) still holds the model; waiting until it has ended"
     return None
 
 

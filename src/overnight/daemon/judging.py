@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+
 from overnight.daemon.context import Context, Moment
 from overnight.disk import claims, files
 from overnight.disk.layout import Layout
 from overnight.domain.names import safe_name
-from overnight.launchers import guards
+from overnight.launchers import beats, guards, processes
 from overnight.launchers.base import LaunchError
 
 SCHEMA = 1
 LONGEST_PAUSE_S = 60.0
+LONGEST_LOOK_S = 2.0
+"""What the time between two looks may count: after a longer gap it was the loop that stood still."""
 
 
 def report_not_taken(layout: Layout, name: str, message: str, *, at: float) -> bool:
@@ -32,7 +36,10 @@ def judge_claimed(context: Context, now: Moment) -> None:
     if child is not None:
         code = child.poll()
         if code is None:
+            _end_hung(context, child.pid, now)
             return
+        if (ear := context.memory.pop("intake_ear", None)) is not None:
+            ear.close()
         del context.helpers["intake"]
         _note_end(context, code, waiting, now)
     if not waiting or context.config_problem is not None or context.signals:
@@ -44,6 +51,21 @@ def judge_claimed(context: Context, now: Moment) -> None:
     except LaunchError as error:
         context.tell("intake", f"the intake cannot be started: {error.found}", kind="intake.failed", at=now.unix)
         _pause(context, waiting, now)
+
+
+def _end_hung(context: Context, pid: int, now: Moment) -> None:
+    """Kill an intake that neither computes nor waits for the disk: its claims are judged by the next one."""
+    identity = processes.identify(pid)
+    if identity is None:
+        return
+    ear: beats.Ear | None = context.memory.get("intake_ear")
+    if ear is None or ear.identity != identity:
+        ear = context.memory["intake_ear"] = beats.WorkEar(identity, longest_s=LONGEST_LOOK_S)
+    verdict = ear.judge(at=now.boot, limit_s=context.limits.watch.daemon_dead_s)
+    if verdict is not None and verdict.is_hung:
+        told = f"the intake (pid {pid}) is killed: {verdict.reason}"
+        context.tell("intake hung", told, kind="intake.hung", level="error", at=now.unix)
+        processes.send(identity, signal.SIGKILL)
 
 
 def _note_end(context: Context, code: int, waiting: list[str], now: Moment) -> None:

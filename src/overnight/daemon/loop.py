@@ -12,9 +12,11 @@ from collections.abc import Callable
 from overnight.daemon import cleanup, dispatch, intake, keeping, monitor, publish, replaying, settings, settle, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import intents, queue
-from overnight.disk import attempts
+from overnight.database.connection import takes_writes
+from overnight.disk import attempts, files
 
 TICK_S = 0.2
+PROBE_S = 1.0
 LOST_LIMIT_S = 120.0
 """A workspace that went away is left after so long, whatever could not be ended in it."""
 
@@ -33,15 +35,27 @@ def leave(context: Context, now: Moment) -> None:
     if context.lost_at is not None and now.boot - context.lost_at > LOST_LIMIT_S:
         context.is_over = True  # whatever still hangs on a workspace that is gone: a trainer leaves by itself
         return
-    if queue.open_attempts(context.connection) or queue.unsettled_attempts(context.connection):
+    if _has_work(context):
+        if now.boot < context.memory.get("probe_at", 0.0) or files.lock_holder(context.layout.model_lock) is not None:
+            return
+        context.memory["probe_at"] = now.boot + PROBE_S
+        if not takes_writes(context.connection):
+            context.log.error(
+                "the daemon ends; the disk takes no last word of it, the next start draws the consequences"
+            )
+            context.is_over = True
         return
     why = "down" if context.wishes.down else "a signal" if context.lost_at is None else "the workspace is gone"
     context.record(f"the daemon ends ({why})", kind="daemon.stop", at=now.unix)
+    context.is_over = True  # whatever comes now: a disk that takes no more words must keep nobody here
     intents.withdraw(context.connection, "up")
     intents.withdraw(context.connection, "down")
     context.stand("stopped", "the daemon ended on purpose", at=now.unix)
     publish.publish(context, now)
-    context.is_over = True
+
+
+def _has_work(context: Context) -> bool:
+    return bool(queue.open_attempts(context.connection) or queue.unsettled_attempts(context.connection))
 
 
 STEPS: tuple[tuple[str, Step], ...] = (

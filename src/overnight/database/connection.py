@@ -47,6 +47,15 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def takes_writes(connection: sqlite3.Connection) -> bool:
+    """Return whether a change can be written now; it writes, and changes nothing."""
+    try:
+        connection.execute(f"PRAGMA user_version={VERSION}")
+    except sqlite3.Error:
+        return False
+    return True
+
+
 def wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
     """Let a connection wait so long for other writers, and not longer: who is watched must keep moving."""
     connection.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")

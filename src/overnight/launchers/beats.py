@@ -93,6 +93,15 @@ class Ear:
             self._descriptor = None
 
 
+class WorkEar(Ear):
+    """Listens to a process without a beat: it moves where it uses the processor."""
+
+    def hear(self) -> Heard | None:
+        """Return its processor time as if it were a beat."""
+        activity = processes.activity(self.identity)
+        return Heard(count=activity.worked, at=0.0, doing="") if activity is not None else None
+
+
 def hear(identity: Identity) -> Heard | None:
     """Return the last beat of a guard, or None where it has none that we may read."""
     with contextlib.closing(Ear(identity, longest_s=0.0)) as ear:

@@ -91,13 +91,14 @@ class Local:
             is_there = identity is not None and processes.is_alive(identity)
             if identity is not None and is_there:
                 return Running(pid=identity.pid, is_ours=False)
+            if identity is not None:
+                processes.kill_session(identity)  # what it left behind
             return self._ended(handle, Exited(exit_code=None, signal=None))
         assert identity is not None
         if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return Running(pid=child.pid, is_ours=True)
         code = _peek(child)
-        if code != 0:
-            processes.kill_session(identity)  # while the dead leader still holds its number
+        processes.kill_session(identity)  # what it left behind, while the dead leader still holds its number
         child.wait()
         exited = Exited(exit_code=code, signal=None) if code >= 0 else Exited(exit_code=None, signal=-code)
         return self._ended(handle, exited)

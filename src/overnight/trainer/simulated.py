@@ -326,8 +326,9 @@ def main(folder: Path) -> ExitCode:
     def ask(number: int, frame: FrameType | None) -> None:
         simulation.asked = True
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, ask)
+    signal.signal(signal.SIGUSR2, lambda number, frame: None)
     faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)
     lock = files.Lock(simulation.layout.model_lock)
     holder = {"pid": os.getpid(), "attempt": simulation.spec.attempt, "since": time.time()}

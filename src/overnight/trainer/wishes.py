@@ -36,6 +36,7 @@ class Wishes:
         """Take over the signals that mean "leave"."""
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGUSR2, lambda number, frame: None)  # unheeded it would end the trainer
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._signal = signal.Signals(number).name
