@@ -45,12 +45,12 @@ def is_all_gone(rig: Rig) -> bool:
     )
 
 
-def training(rig: Rig, *, step_s: float = 0.1, **settings: float) -> None:
+def training(rig: Rig, *, step_s: float = 0.1, steps: int = 6, **settings: float) -> None:
     """Bring up guards and a trainer at work."""
     rig.simulate(step_s=step_s)
     rig.make(files=1, **settings)
     rig.start_watchdog()
-    rig.wait(lambda: rig.step() >= 6 and pid_of(rig.layout.watchdog_lock))
+    rig.wait(lambda: rig.step() >= steps and pid_of(rig.layout.watchdog_lock))
 
 
 def check_resume(rig: Rig) -> None:
@@ -87,7 +87,7 @@ def test_down_with_a_dead_daemon_saves_the_trainer_s_work(rig: Rig) -> None:
 
 
 def test_up_replaces_guards_that_were_both_stopped_and_the_trainer_goes_on(rig: Rig) -> None:
-    training(rig, step_s=1.0, watch__daemon_dead_s=1)
+    training(rig, step_s=3.0, steps=1, watch__daemon_dead_s=1)
     old, trainer = {pid_of(rig.layout.watchdog_lock), rig.daemon_pid()}, rig.trainer_pid()
     for pid in old:
         os.kill(pid or 0, signal.SIGSTOP)
