@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -187,6 +188,32 @@ def test_a_terminal_that_goes_leaves_the_run_going(place: Place) -> None:
     code, _, err = finish(process)
     assert (code, "goes on detached" in err) == (0, True)
     assert place.status()["state"] in ("training", "saving")
+
+
+@pytest.mark.parametrize("way", ["the terminal is closed", "the shell is killed"])
+def test_a_terminal_that_closes_leaves_the_run_going_and_its_logs_growing(place: Place, way: str) -> None:
+    place.simulate(step_s=0.05)
+    place.add(2000)
+    master, slave = pty.openpty()
+    shell = subprocess.Popen(
+        ["setsid", "--ctty", "/bin/sh", "-c", '"$@"; true', "sh", *place.words("up")],
+        stdin=slave, stdout=slave, stderr=slave, env=place.environment,
+    )  # fmt: skip
+    os.close(slave)
+    before = place.wait_for_step(2)
+    if way == "the shell is killed":
+        shell.kill()  # it led the session: the kernel hangs up on what stood in its foreground
+    else:
+        os.close(master)
+    assert shell.wait(20) != 0
+    after = place.wait_for_step(before["step"] + 10)
+    assert after["daemon"]["pid"] == before["daemon"]["pid"]
+    assert after["trainer"]["pid"] == before["trainer"]["pid"]
+    assert place.holders() == ["daemon", "watchdog", "trainer"]
+    place.run("pause")
+    assert "paused" in place.layout.log("daemon").read_text()
+    if way == "the shell is killed":
+        os.close(master)
 
 
 def test_pause_frees_the_device_and_resume_goes_on(place: Place) -> None:

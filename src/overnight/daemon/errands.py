@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from overnight.domain.errors import BusyError
+
 Answer = TypeVar("Answer")
 
 
@@ -39,10 +41,22 @@ class Errands:
                 return answer
             self._unwanted.remove(name)
         if name not in self._threads:
-            thread = threading.Thread(target=self._run, args=(name, work), name=name, daemon=True)
-            self._threads[name] = thread
-            thread.start()
+            self._begin(name, work)
         return None
+
+    def _begin(self, name: str, work: Callable[[], Any]) -> None:
+        thread = threading.Thread(target=self._run, args=(name, work), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # it is asked again in the next tick
+            raise BusyError(
+                "The daemon cannot start a thread now",
+                found=str(error),
+                expected="a thread for long reading",
+                fix="too many processes and threads for this user: end some, or raise ulimit -u (TasksMax of a"
+                " service); it is tried again by itself",
+            ) from error
+        self._threads[name] = thread
 
     def forget(self, name: str) -> None:
         """Throw an answer away, also one that is still to come: the world has changed since it was asked."""
