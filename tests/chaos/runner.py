@@ -241,7 +241,7 @@ class Chaos:
                 return True
             for member in self._there("trainer"):  # a launch follows a death
                 member.send(signal.SIGKILL)
-            return self.moments.wait_for(plan.moment, patience_s=self.kind.bound_s)
+            return self.moments.wait_for(plan.moment, patience_s=20)
         return self.moments.wait_for(plan.moment, patience_s=4 * patience_s)
 
     def _drop_quietly(self) -> None:
@@ -327,6 +327,7 @@ class Chaos:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env=self.workspace.environment, cwd=self.workspace.root,
         )  # fmt: skip
+        self.watching.ours.add(child.pid)
         try:
             code = child.wait(30)
         except subprocess.TimeoutExpired:
@@ -355,6 +356,7 @@ class Chaos:
             end = time.monotonic() if is_asked_to_end else end
         is_new = is_deadly and bool(trainers or is_asked_to_end)
         hit = [member for member in struck if member.role in GUARDS] if is_deadly else []
+        is_by_itself = not (is_asked_to_end or roles >= set(GUARDS))  # and not by the operator's up
         untouched = [] if is_new or not is_deadly else self._there("trainer")
         guard_at: float | None = None
         deadline = time.monotonic() + self.kind.bound_s
@@ -364,7 +366,7 @@ class Chaos:
             step = self.watching.trained_after(end, other_than=before if is_new else None)
             if step is not None and guard_at is not None:
                 note = self._check_untouched(plan, untouched, before)
-                guard_s = guard_at - at if hit else None
+                guard_s = guard_at - at if hit and is_by_itself else None
                 return True, step.at - end, guard_s, note
             time.sleep(POLL_S)
         self._lost_words(f"{plan.shown}: no new step, or no complete guard, within {self.kind.bound_s:.0f} s")

@@ -16,7 +16,7 @@ from chaos.members import GUARDS, Member, facts_of, members
 LOOK_S = 0.003
 STATUS_S = 0.02
 MEMBERS_S = 0.15
-DOUBLE_S = 1.0
+DOUBLE_S = 6.0
 """Two of a kind for longer than this are two: a member that has just lost the race for its lock is leaving."""
 
 
@@ -41,6 +41,7 @@ class Watching:
     offences: list[str] = field(default_factory=list)
     sessions: set[tuple[int, int]] = field(default_factory=set)
     looks: int = 0
+    ours: set[int] = field(default_factory=set)  # processes that the run itself started beside a member
     _first: dict[str, int] = field(default_factory=dict)
     _status: dict[str, Any] = field(default_factory=dict)
     _doubles: dict[str, float] = field(default_factory=dict)
@@ -155,6 +156,8 @@ class Watching:
         before, self._status = self._status, value
         if not before or value["step"] >= before["step"]:
             return
+        if value["attempt"] is None and value["step"] == value["checkpoint"]:
+            return  # nothing works on it now, and the next attempt goes on from there
         attempt = value["attempt"] or self.attempt()
         if attempt == before["attempt"] or value["step"] < self.first_step(attempt):
             self.offences.append(
@@ -166,7 +169,7 @@ class Watching:
         there = members(self.root)
         self.sessions.update((member.pid, member.started) for member in there if member.session == member.pid)
         for role in (*GUARDS, "trainer"):
-            same = [member for member in there if member.role == role]
+            same = [member for member in there if member.role == role and member.pid not in self.ours]
             if len(same) < 2 or any(_is_stopped(member) for member in same):
                 self._doubles.pop(role, None)
             elif at - self._doubles.setdefault(role, at) > DOUBLE_S:

@@ -54,7 +54,7 @@ SIMULATED = Kind(
     name="simulated trainer (a chain of hashes)",
     rows=64,
     settings={"train.epochs": "4", "checkpoint.every_steps": "4", "checkpoint.keep": "3", "watch.load_stuck_s": "8"},
-    simulated="step_s=0.01",
+    simulated="step_s=0.01,load_s=0.04",
     without=frozenset({"evaluate", "spare"}),
     patience_s=1.5,
 )
@@ -118,12 +118,13 @@ class Workspace:
     def up(self) -> subprocess.CompletedProcess[str]:
         return self.run("up", "--detach", "--no-web", check=False)
 
-    def add(self, number: int) -> None:
-        """Queue a file by the command."""
-        source = self.root.parent / "sources" / name_of(number)
-        source.parent.mkdir(exist_ok=True)
-        source.write_bytes(rows_of(number, self.kind.rows))
-        self.run("add", str(source))
+    def add(self, *numbers: int) -> None:
+        """Queue files by the command."""
+        sources = [self.root.parent / "sources" / name_of(number) for number in numbers]
+        for number, source in zip(numbers, sources, strict=True):
+            source.parent.mkdir(exist_ok=True)
+            source.write_bytes(rows_of(number, self.kind.rows))
+        self.run("add", *map(str, sources))
 
     def drop(self, number: int) -> None:
         """Put a file into the inbox, whole at once."""
