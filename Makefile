@@ -9,10 +9,10 @@ QUICK  := $(addprefix tests/,domain house database status control disk test_tui.
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test check bench format docs clean
+.PHONY: help setup demo test check chaos power-cuts bench format docs clean
 
 help:  ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(READY)  ## create .venv and install everything, pinned by constraints.txt
 
@@ -37,6 +37,14 @@ test: $(READY)  ## every check and every test, crash tests and real trainers inc
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --durations 15
+
+N ?= 300
+SEED ?=
+chaos: $(READY)  ## N=300 SEED=7: random faults over all members, the bytes compared (SIMULATED=1: no torch; PLAIN=20)
+	PYTHONPATH=tests $(BIN)/python -m chaos --kills $(N) $(if $(SEED),--seed $(SEED)) $(if $(SIMULATED),--simulated) $(if $(PLAIN),--plain $(PLAIN))
+
+power-cuts: $(READY)  ## N=50 SEED=7: power cuts at random moments; what was announced as saved is there (root)
+	PYTHONPATH=tests $(BIN)/python -m chaos.power --cuts $(N) $(if $(SEED),--seed $(SEED))
 
 bench: $(READY)  ## measure what the documentation claims
 	$(BIN)/python bench/run.py

@@ -12,6 +12,7 @@ from chaos.watching import Watching
 from chaos.workspace import Workspace
 
 POLL_S = 0.0004
+MEANWHILE_S = 0.05
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Moments:
 
     workspace: Workspace
     watching: Watching
+    meanwhile: Callable[[], None]  # done now and then while a moment is waited for
 
     def wait_for(self, moment: str, *, patience_s: float) -> bool:
         """Wait until a moment has come; return whether it has."""
@@ -27,9 +29,14 @@ class Moments:
             return True
         has_come = self._detector(moment)
         deadline = time.monotonic() + patience_s
+        meanwhile_at = 0.0
         while not has_come():
-            if time.monotonic() > deadline:
+            at = time.monotonic()
+            if at > deadline:
                 return False
+            if at > meanwhile_at:
+                self.meanwhile()
+                meanwhile_at = at + MEANWHILE_S
             time.sleep(POLL_S)
         return True
 

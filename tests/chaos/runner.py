@@ -86,7 +86,7 @@ class Chaos:
         self.kind, self.seed, self.kills, self.tell = kind, seed, kills, tell
         self.run_ = Run(seed=seed, kind=kind, workspace=self.workspace)
         self.watching = Watching(root)
-        self.moments = Moments(self.workspace, self.watching)
+        self.moments = Moments(self.workspace, self.watching, meanwhile=self._keep_busy)
         self.freezer = faults.Freezer()
         self.luck = random.Random(f"files {seed}")
         self.begun = 0.0
@@ -162,6 +162,12 @@ class Chaos:
             if not guards_complete(self.workspace.root):
                 return
             self._add_file(by_command=self.luck.random() < 0.2)
+
+    def _keep_busy(self) -> None:
+        """Where the last file is being trained, drop one more; whoever is alive takes it."""
+        if len(self.run_.files) - len(self.workspace.done()) < 2 and not self.workspace.inbox():
+            self.run_.files.append(len(self.run_.files))
+            self.workspace.drop(self.run_.files[-1])
 
     def _add_file(self, *, by_command: bool) -> None:
         number = len(self.run_.files)
@@ -329,7 +335,7 @@ class Chaos:
         )  # fmt: skip
         self.watching.ours.add(child.pid)
         try:
-            code = child.wait(30)
+            code = child.wait(20)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -361,6 +367,7 @@ class Chaos:
         guard_at: float | None = None
         deadline = time.monotonic() + self.kind.bound_s
         while time.monotonic() < deadline:
+            self._keep_busy()
             if guard_at is None and self._is_guarded(hit):
                 guard_at = time.monotonic()
             step = self.watching.trained_after(end, other_than=before if is_new else None)

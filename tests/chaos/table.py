@@ -23,9 +23,9 @@ def table(run: Run, verdict: Verdict, plain: dict[str, str] | None = None) -> st
         "orphans": str(len(verdict.orphans)),
         "bytes equal": "yes" if verdict.is_equal else "NO",
         "steps of the result": str(verdict.steps),
-        "trainer dead, to its next step": _times(trainer),
-        "guard killed, to the next step": _times(other),
-        "guard killed, both there again": _times(guards),
+        "trainer dead, to its next step": times(trainer),
+        "guard killed, to the next step": times(other),
+        "guard killed, both there again": times(guards),
         "starts by the operator": str(run.ups),
         "wall clock": f"{run.wall_s:.0f} s",
     }
@@ -46,7 +46,7 @@ def _is_trainer_death(done: Injected) -> bool:
     return done.victims == ("trainer",) and done.what in ("kill", "crash") and done.is_recovered
 
 
-def _times(values: Sequence[float]) -> str:
+def times(values: Sequence[float]) -> str:
     if not values:
         return "-"
     ordered = sorted(values)

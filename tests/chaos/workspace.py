@@ -47,7 +47,7 @@ class Kind:
     without: frozenset[str] = frozenset()  # kinds, victims and moments that it has not
     bound_s: float = 60.0  # no progress for longer is not recovered
     patience_s: float = 3.0  # a moment that does not come by itself is brought about then
-    at_hand: int = 2  # files that wait
+    at_hand: int = 3  # files that are there to be trained
 
 
 SIMULATED = Kind(

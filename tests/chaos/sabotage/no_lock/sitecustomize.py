@@ -1,6 +1,5 @@
 """Sabotage: whoever asks for a lock is told that it is his."""
 
-import fcntl
 import os
 
 from overnight.disk import files, folder_lock
@@ -17,11 +16,10 @@ def _always(self, *, holder, inheritable=False):
 
 def _always_folder(self):
     if not _acquire_folder(self):
-        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     return True
 
 
 files.Lock.acquire = _always
 _acquire_folder = folder_lock.FolderLock.acquire
 folder_lock.FolderLock.acquire = _always_folder
-assert fcntl
