@@ -363,7 +363,7 @@ class Chaos:
         is_new = is_deadly and bool(trainers or is_asked_to_end)
         hit = [member for member in struck if member.role in GUARDS] if is_deadly else []
         is_by_itself = not (is_asked_to_end or roles >= set(GUARDS))  # and not by the operator's up
-        untouched = [] if is_new or not is_deadly else self._there("trainer")
+        untouched = [] if is_new or not is_deadly else [one for one in self._there("trainer") if one.role == "trainer"]
         guard_at: float | None = None
         deadline = time.monotonic() + self.kind.bound_s
         while time.monotonic() < deadline:

@@ -70,6 +70,18 @@ def test_a_trainer_killed_while_loading_costs_its_job_nothing(rig: Rig, expected
     assert rig.model() == expected
 
 
+@pytest.mark.crash
+@pytest.mark.parametrize("fault", ["kill@2:3", "segv@2:2"])
+def test_a_job_killed_before_its_first_checkpoint_is_not_overtaken_in_its_pause(rig: Rig, fault: str) -> None:
+    rig.simulate(fault=fault)
+    rig.make(files=2)
+    rig.tick_until(rig.context(), rig.is_done, timeout=40)
+    assert [job.start_step for job in rig.jobs()] == [0, 16]
+    first = [attempt.started_at for attempt in rig.attempts() if attempt.job == 1]
+    assert len(first) > 2, "its second failure in a row brought a pause"
+    assert min(attempt.started_at for attempt in rig.attempts() if attempt.job == 2) > max(first)
+
+
 def test_the_same_crash_three_times_sets_the_file_aside_with_its_reason_and_the_others_train(rig: Rig) -> None:
     rig.simulate(fault="crash@3:3")
     rig.make()

@@ -9,7 +9,7 @@ import pytest
 
 from overnight.domain.attempt import Attempt, AttemptState, FailureKind, Outcome
 from overnight.domain.remedies import ENVIRONMENT
-from overnight.domain.retry import Again, GiveUp, decide
+from overnight.domain.retry import TURN_LIMIT, Again, GiveUp, decide, keeps_its_turn
 
 
 def ended(
@@ -121,3 +121,20 @@ def test_every_kind_of_failure_has_a_rule(kind: FailureKind, outcome: Outcome) -
     decision = judge([ended(1, outcome=outcome, kind=kind)])
     assert isinstance(decision, Again)
     assert decision.reason.endswith("why")
+
+
+def test_a_job_that_was_interrupted_keeps_its_turn_but_not_for_ever() -> None:
+    assert keeps_its_turn([killed(1)])
+    assert keeps_its_turn([ended(1, kind=FailureKind.SEGFAULT, number_of_signal=signal.SIGSEGV)])
+    assert keeps_its_turn([ended(1, outcome=Outcome.HUNG, kind=FailureKind.HANG)])
+    assert keeps_its_turn([killed(number) for number in range(1, TURN_LIMIT + 1)])
+    assert not keeps_its_turn([killed(number) for number in range(1, TURN_LIMIT + 2)])
+    moved_on = [killed(number) for number in range(1, TURN_LIMIT + 2)] + [killed(TURN_LIMIT + 2, first=9)]
+    assert keeps_its_turn(moved_on), "a step was made safe in between"
+
+
+def test_a_failure_that_the_data_may_have_caused_never_holds_up_others() -> None:
+    assert not keeps_its_turn([])
+    assert not keeps_its_turn([ended(1)])
+    assert not keeps_its_turn([killed(1), ended(2, kind=FailureKind.DATA_FORMAT)])
+    assert not keeps_its_turn([ended(1, outcome=Outcome.PREEMPTED, kind=None)])

@@ -17,7 +17,7 @@ from overnight.disk import checkpoints, files, locked
 from overnight.domain.checkpoint import CheckpointReport, Verdict
 from overnight.domain.job import Job, JobState
 from overnight.domain.locked import locked_keys_changed, refused, unreadable_lock
-from overnight.domain.retry import LONGEST_PAUSE_S
+from overnight.domain.retry import LONGEST_PAUSE_S, keeps_its_turn
 from overnight.domain.start import Start
 
 RECHECK_S = 10.0
@@ -97,7 +97,8 @@ def _choose(context: Context, now: Moment) -> tuple[Job | None, str]:
     """Return the job whose turn it is, or why there is none.
 
     A job whose own checkpoint is the newest one goes first: were another one trained in between, its rows would be
-    lost or trained twice. With "stop" only the last begun one is finished.
+    lost or trained twice. So does one that was killed before its first checkpoint: were another one trained in its
+    pause, the model would be another one. With "stop" only the last begun one is finished.
     """
     current = _current(context)
     if current is None and context.wishes.stopped is None:
@@ -116,9 +117,10 @@ def _current(context: Context) -> Job | None:
         job = queue.find(context.connection, newest.manifest.job)
         if job is not None and job.state is JobState.QUEUED and planning.is_own(newest.manifest, job):
             return job
-    if context.wishes.stopped is not None:
-        return pauses.last_begun(context.connection)
-    return None
+    begun = pauses.last_begun(context.connection)
+    if begun is None or context.wishes.stopped is not None:
+        return begun
+    return begun if keeps_its_turn(queue.attempts_since_submit(context.connection, begun.id)) else None
 
 
 def _hindrance(context: Context, now: Moment) -> str | None:

@@ -14,6 +14,9 @@ SAME_CRASH_LIMIT = 3
 
 LONGEST_PAUSE_S = 60.0
 
+TURN_LIMIT = 5
+"""So many interruptions in a row without a step made safe, and others need not wait for a job any longer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
@@ -58,6 +61,29 @@ def decide(
     when = "at once" if pause_s == 0 else f"in {pause_s:g} s"
     waits = "waits for the machine to be mended; tried again" if last.kind in ENVIRONMENT else "tried again"
     return Again(not_before=now + pause_s, charge=charged, reason=f"{waits} {when}: {why}")
+
+
+def keeps_its_turn(history: Sequence[Attempt]) -> bool:
+    """Return whether a job that was interrupted goes first when its pause is over, and others wait for it.
+
+    Were another one trained in its short pause, the order of the rows, and so the model, would hang on who was killed
+    when. A failure that the data may have caused never holds up others.
+    """
+    if not history or not _is_interruption(history[-1]):
+        return False
+    streak = 0
+    for attempt in reversed(history):
+        if not _is_interruption(attempt) or attempt.first_step != history[-1].first_step:
+            break
+        streak += 1
+    return streak <= TURN_LIMIT
+
+
+def _is_interruption(attempt: Attempt) -> bool:
+    """Return whether a process died or hung, without a word on why."""
+    return attempt.outcome in (Outcome.LOST, Outcome.HUNG) or attempt.kind in (
+        FailureKind.KILLED_BY_SIGNAL, FailureKind.SEGFAULT
+    )  # fmt: skip
 
 
 def _pause_s(last: Attempt, *, streak: int) -> float:

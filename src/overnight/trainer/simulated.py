@@ -26,7 +26,7 @@ from typing import Any
 from overnight.disk import attempts, checkpoints, files, fingerprints
 from overnight.disk.layout import Layout
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
-from overnight.domain.checkpoint import Manifest, Verdict
+from overnight.domain.checkpoint import Manifest, Verdict, step_of
 from overnight.domain.errors import ExitCode
 from overnight.trainer import faults
 from overnight.trainer.behaviour import FAULTS, VARIABLE, Fault, Options, die_by, eat, hang, pulse, read_options
@@ -63,7 +63,9 @@ class Simulation:
         self.progress = 0
         self.phase = Phase.LOADING
         self.phase_since = attempts.boot_time()
-        self.model = Model(chain="", ledger=[], step=self.spec.start_step, job_step=0)
+        begun_at = step_of(Path(self.spec.checkpoint).name) if self.spec.checkpoint is not None else None
+        step = self.spec.start_step if begun_at is None else begun_at  # as the real one says it while it loads
+        self.model = Model(chain="", ledger=[], step=step, job_step=0)
         self.total: int | None = None
         self.committed: int | None = None
         self.loss: float | None = None
