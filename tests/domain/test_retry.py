@@ -138,3 +138,27 @@ def test_a_failure_that_the_data_may_have_caused_never_holds_up_others() -> None
     assert not keeps_its_turn([ended(1)])
     assert not keeps_its_turn([killed(1), ended(2, kind=FailureKind.DATA_FORMAT)])
     assert not keeps_its_turn([ended(1, outcome=Outcome.PREEMPTED, kind=None)])
+
+
+def test_what_can_be_repaired_is_tried_again_at_once_however_often_it_failed() -> None:
+    history = [ended(number, kind=FailureKind.CUDA_OOM) for number in (1, 2, 3, 4)]
+    decision = judge(history, repair="with 2 x 4 instead of 4 x 2")
+    assert isinstance(decision, Again)
+    assert (decision.not_before, decision.charge) == (100.0, False)
+    assert "with 2 x 4" in decision.reason
+
+
+def test_a_device_without_room_for_one_row_is_no_endless_loop_wherever_it_strikes() -> None:
+    history = [ended(number, kind=FailureKind.CUDA_OOM, step=6 + number) for number in (1, 2, 3)]
+    assert isinstance(judge(history[:2]), Again)
+    assert isinstance(judge(history), GiveUp)
+
+
+def test_a_failure_that_other_jobs_meet_too_gives_no_file_up() -> None:
+    history = [ended(number, step=5) for number in range(1, 30)]
+    assert isinstance(judge(history[:3]), GiveUp)
+    decision = judge(history, is_shared=True)
+    assert isinstance(decision, Again)
+    assert not decision.charge
+    assert decision.not_before == 160.0
+    assert isinstance(judge(history, is_shared=True, charged=True, charged_before=2), GiveUp)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from overnight import starting
-from overnight.daemon import launching, locks, orphans, planning, wishes
+from overnight.daemon import holding, launching, locks, orphans, planning, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import events, pauses, queue
 from overnight.disk import checkpoints, files, locked
@@ -70,7 +70,7 @@ def _next_job(context: Context, now: Moment) -> Job | None:
     if job is None:
         _rest(context, wait, now)
         return None
-    hindrance = _hindrance(context, now)
+    hindrance = _hindrance(context, now) or holding.why_wait(context, job, now)
     if hindrance is not None:
         _wait(context, hindrance, now)
         return None
@@ -102,7 +102,9 @@ def _choose(context: Context, now: Moment) -> tuple[Job | None, str]:
     """
     current = _current(context)
     if current is None and context.wishes.stopped is None:
-        job = queue.next_in_line(context.connection, now=now.unix)
+        avoid = holding.jobs_to_avoid(context)
+        job = queue.next_in_line(context.connection, now=now.unix, avoid=avoid) if avoid else None
+        job = job or queue.next_in_line(context.connection, now=now.unix)
         paused = pauses.first_paused(context.connection) if job is None else None
         return job, f"{paused.file} (job {paused.id}): {paused.reason}" if paused is not None else ""
     if current is not None and current.not_before > now.unix:

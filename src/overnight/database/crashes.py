@@ -18,3 +18,9 @@ def bad_attempts(connection: sqlite3.Connection, *, limit: int | None = None) ->
         (*outcomes, -1 if limit is None else limit),
     )
     return [to_attempt(row) for row in rows]
+
+
+def newest_ended(connection: sqlite3.Connection, *, limit: int = 50) -> list[Attempt]:
+    """Return the newest ended attempts of all jobs, newest first."""
+    rows = connection.execute("SELECT * FROM attempts WHERE state = 'ended' ORDER BY rowid DESC LIMIT ?", (limit,))
+    return [to_attempt(row) for row in rows]

@@ -133,13 +133,13 @@ def running(connection: sqlite3.Connection) -> Job | None:
     return _to_job(row) if row is not None else None
 
 
-def next_in_line(connection: sqlite3.Connection, *, now: float) -> Job | None:
-    """Return the queued job whose turn it is, or None where each one waits out a pause."""
+def next_in_line(connection: sqlite3.Connection, *, now: float, avoid: frozenset[int] = frozenset()) -> Job | None:
+    """Return the queued job whose turn it is, or None where each one waits out a pause (or is to be avoided)."""
     # The first of each (priority, overtaken class) is enough: inside a class the smallest id wins.
     rows = connection.execute(
         f"SELECT {_JOB_COLUMNS}, min(id) FROM jobs WHERE state = 'queued' AND not_before <= ?"
-        " GROUP BY priority, overtaken / ?",
-        (now, jobs.OVERTAKEN_LIMIT),
+        f" AND id NOT IN ({','.join('?' * len(avoid))}) GROUP BY priority, overtaken / ?",
+        (now, *sorted(avoid), jobs.OVERTAKEN_LIMIT),
     ).fetchall()
     return min((_to_job(row) for row in rows), key=dispatch_order, default=None)
 
@@ -161,17 +161,21 @@ def move(
     level: str = "info",
     not_before: float | None = None,
     charge: bool = False,
+    settings: dict[str, Any] | None = None,
     **data: Any,
 ) -> bool:
-    """Make one move of the machine; False where the job is not in the expected state (nothing is changed then)."""
+    """Make one move of the machine; False where the job is not in the expected state (nothing is changed then).
+
+    ``settings`` replace the frozen ones in the same transaction.
+    """
     target = jobs.MOVES[expected, verb]
     with transaction(connection):
         changed = connection.execute(
             "UPDATE jobs SET state = ?, reason = ?, finished_at = ?, not_before = coalesce(?, not_before),"
-            " charged = charged + ? WHERE id = ? AND state = ?",
+            " charged = charged + ?, settings = coalesce(?, settings) WHERE id = ? AND state = ?",
             (
-                target.value, reason, now if target in jobs.ENDED else None, not_before, int(charge), job,
-                expected.value,
+                target.value, reason, now if target in jobs.ENDED else None, not_before, int(charge),
+                json.dumps(settings) if settings is not None else None, job, expected.value,
             ),
         ).rowcount  # fmt: skip
         if changed and verb is JobMove.RESUBMIT:  # a new life: nothing of the old one counts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from overnight.domain.attempt import Attempt, FailureKind, Outcome
 from overnight.domain.failure import is_from_outside
-from overnight.domain.remedies import ENVIRONMENT
+from overnight.domain.remedies import ENVIRONMENT, Action, remedy_of
 
 SAME_CRASH_LIMIT = 3
 """So many crashes in a row, equal in kind and step, are the job's own doing."""
@@ -43,21 +43,33 @@ def decide(
     charged_before: int,
     max_attempts: int,
     now: float,
+    repair: str | None = None,
+    is_shared: bool = False,
 ) -> Again | GiveUp:
     """Judge a job by its ended attempts, oldest first; the last one has just failed.
 
     ``checkpoint`` is the newest commit that the last attempt left (global step), ``charged`` says that its failure was
-    the job's own fault, ``charged_before`` how many of those there were already.
+    the job's own fault, ``charged_before`` how many of those there were already. ``repair`` says what the next attempt
+    does otherwise, where something can be done; ``is_shared``, that other jobs met the same failure at their start.
     """
     last = history[-1]
     why = last.reason or "the attempt failed"
+    if repair is not None:
+        return Again(not_before=now, charge=False, reason=f"tried again at once, {repair}: {why}")
+    if is_shared and not charged:
+        pause_s = _pause_s(last, streak=_fruitless(history, checkpoint=checkpoint))
+        reason = f"other jobs meet the same failure, so it is not this file's; tried again in {pause_s:g} s: {why}"
+        return Again(not_before=now + pause_s, charge=False, reason=reason)
     if charged and charged_before + 1 >= max_attempts:
         return GiveUp(charge=True, reason=f"given up after {charged_before + 1} tries: {why}")
     same = _same_crashes(history)
     if same >= SAME_CRASH_LIMIT:
         step = f" at step {last.last_step}" if last.last_step is not None else ""
         return GiveUp(charge=charged, reason=f"given up: the same crash{step} {same} times in a row: {why}")
-    pause_s = _pause_s(last, streak=_fruitless(history, checkpoint=checkpoint))
+    fruitless = _fruitless(history, checkpoint=checkpoint)
+    if remedy_of(last.kind).action is Action.SMALLER_BATCH and fruitless >= SAME_CRASH_LIMIT:
+        return GiveUp(charge=charged, reason=f"given up: {fruitless} times in a row, with nothing gained: {why}")
+    pause_s = _pause_s(last, streak=fruitless)
     when = "at once" if pause_s == 0 else f"in {pause_s:g} s"
     waits = "waits for the machine to be mended; tried again" if last.kind in ENVIRONMENT else "tried again"
     return Again(not_before=now + pause_s, charge=charged, reason=f"{waits} {when}: {why}")

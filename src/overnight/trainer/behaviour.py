@@ -72,6 +72,7 @@ FAULTS = {
     "nan": (FailureKind.NAN_LOSS, True),
     "disk": (FailureKind.DISK_FULL, False),
     "dependency": (FailureKind.DEPENDENCY, False),
+    "oom": (FailureKind.CUDA_OOM, False),
 }
 
 

@@ -2,7 +2,8 @@
 
 ``OVERNIGHT_FAULT=SITE:COUNT:ACTION[:once]``, for example ``step:7:kill``. Sites: ``load`` (before torch is imported),
 ``step`` (job step about to be made), ``eval`` (batch of an evaluation, counted over the run), ``save`` (a checkpoint is
-written and not yet committed, counted over the run), ``report`` (before the last word). With ``once`` only the first
+written and not yet committed, counted over the run), ``rows`` (a forward pass of so many rows has been made),
+``report`` (before the last word). With ``once`` only the first
 attempt of a job meets it.
 """
 
@@ -12,6 +13,7 @@ import ctypes
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -32,6 +34,13 @@ def _raise(error: BaseException) -> NoReturn:
 
 def _never_return() -> None:
     sum(range(1 << 62))  # in native code, with the interpreter's lock held: no handler of a signal ever runs
+
+
+def _device_memory() -> Exception:
+    """Return torch's own error where torch is loaded."""
+    torch = sys.modules.get("torch")
+    kind = RuntimeError if torch is None else torch.OutOfMemoryError
+    return kind("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 2.00 GiB")
 
 
 def _spoil() -> None:
@@ -66,7 +75,8 @@ ACTIONS: dict[str, Callable[[], None]] = {
     "system_exit": lambda: _raise(SystemExit(0)),
     "interrupt": lambda: _raise(KeyboardInterrupt()),
     "memory": lambda: _raise(MemoryError()),
-    "cuda_oom": lambda: _raise(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")),
+    "cuda_oom": lambda: _raise(_device_memory()),
+    "device_lost": lambda: _raise(RuntimeError("CUDA error: unspecified launch failure")),
     "import": lambda: _raise(ImportError("No module named 'planned'")),
     "disk_full": lambda: _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "planned")),
 }
