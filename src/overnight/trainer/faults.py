@@ -3,8 +3,7 @@
 ``OVERNIGHT_FAULT=SITE:COUNT:ACTION[:once]``, for example ``step:7:kill``. Sites: ``load`` (before torch is imported),
 ``step`` (job step about to be made), ``eval`` (batch of an evaluation, counted over the run), ``save`` (a checkpoint is
 written and not yet committed, counted over the run), ``rows`` (a forward pass of so many rows has been made),
-``report`` (before the last word). With ``once`` only the first
-attempt of a job meets it.
+``report`` (before the last word). With ``once`` only the first attempt of a job meets it.
 """
 
 from __future__ import annotations
