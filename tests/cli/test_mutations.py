@@ -19,7 +19,7 @@ FILES = ["config.json", ".config_lock.json", ".overnight/daemon.json", ".overnig
          "status/training_status.json", ".overnight/daemon.lock",
          "current_model/checkpoint-5/manifest.json"]  # fmt: skip
 VERBS = [["status"], ["status", "--guards"], ["config", "check"], ["config", "lock"], ["config", "show"], ["verify"],
-         ["checkpoints"], ["config", "set", "seed", "4"], ["resume"]]  # fmt: skip
+         ["checkpoints"], ["config", "set", "seed", "4"], ["resume"], ["doctor"], ["cleanup", "--dry-run"]]  # fmt: skip
 CODES = {int(code) for code in ExitCode}
 
 

@@ -78,10 +78,14 @@ def test_missing_names_are_asked_for() -> None:
     assert errors_of({}) == {"model_name": "missing", "base_model": "missing"}
 
 
-def test_limits_that_contradict_each_other_are_warned_of() -> None:
-    settings, problems = check({**VALID, "watch": {"no_progress_s": 5000.0}})
-    assert settings is not None
-    assert {(p.key, p.level) for p in problems} == {("watch.stuck_s", "warning"), ("watch.eval_stuck_s", "warning")}
+def test_limits_that_exclude_each_other_are_refused_and_doubtful_ones_warned_of() -> None:
+    _, problems = check({**VALID, "watch": {"no_progress_s": 5000.0, "daemon_dead_s": 90.0}})
+    assert {(p.key, p.level) for p in problems} == {
+        ("watch.stuck_s", "error"), ("watch.eval_stuck_s", "warning"), ("watch.back_up_s", "error"),
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"watch\.stuck_s"):
+        parse({**VALID, "watch": {"no_progress_s": 901.0}})
+    assert parse({**VALID, "watch": {"no_progress_s": 900.0}}).watch.stuck_s == 900.0
 
 
 def test_an_address_without_ray_is_refused() -> None:

@@ -327,10 +327,10 @@ def _contradictions(settings: Settings) -> list[ConfigProblem]:
     """Return settings that are fine alone and not together."""
     problems: list[ConfigProblem] = []
     watch = settings.watch
-    for key, low, high in (
-        ("watch.stuck_s", watch.no_progress_s, watch.stuck_s),
-        ("watch.eval_stuck_s", watch.no_progress_s, watch.eval_stuck_s),
-        ("watch.back_up_s", watch.daemon_dead_s, watch.back_up_s),
+    for key, low, high, level in (
+        ("watch.stuck_s", watch.no_progress_s, watch.stuck_s, "error"),
+        ("watch.eval_stuck_s", watch.no_progress_s, watch.eval_stuck_s, "warning"),
+        ("watch.back_up_s", watch.daemon_dead_s, watch.back_up_s, "error"),
     ):
         if high < low:
             problems.append(
@@ -341,7 +341,7 @@ def _contradictions(settings: Settings) -> list[ConfigProblem]:
                     found=f"{high:g} s",
                     expected=f"at least {low:g} s",
                     fix=f"overnight config set {key} {low:g}",
-                    level="warning",
+                    level=level,
                 )
             )
     if settings.launcher.kind != "ray" and settings.launcher.address is not None:

@@ -38,7 +38,7 @@ def locked_keys_changed(settings: Settings, locked: Locked) -> list[ConfigProble
     return [
         _problem(key, current.get(key), locked.values[key], locked.source)
         for key in LOCKED_KEYS
-        if key in locked.values and current.get(key) != locked.values[key]
+        if key in locked.values and not _is_same(current.get(key), locked.values[key])
     ]
 
 
@@ -68,6 +68,13 @@ def refused(problems: Iterable[ConfigProblem]) -> ConfigError:
 def why(key: str) -> str:
     """Return why a key is locked, fit for the user."""
     return WHY_LORA if key.startswith("lora.") else WHY.get(key, "the checkpoints cannot be used without it")
+
+
+def _is_same(current: Any, locked: Any) -> bool:
+    """Return whether two values mean the same: the order in which layers are named means nothing."""
+    if isinstance(current, list) and isinstance(locked, list):
+        return sorted(map(str, current)) == sorted(map(str, locked))
+    return bool(current == locked)
 
 
 def _problem(key: str, current: Any, locked: Any, source: str | None) -> ConfigProblem:

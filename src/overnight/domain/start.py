@@ -94,6 +94,16 @@ def _base_problems(newest: CheckpointReport | None, base: Base) -> Iterable[Conf
             fix="mount it, or bring it back",
         )
         return
+    if _recorded(newest, "base_model") is not None and base.path is not None and not base.path.startswith("/"):
+        yield ConfigProblem(
+            key="base_model",
+            code="base_model",
+            message="CRITICAL: The base model's folder is gone",
+            found=f"no folder {base.path}; as a name on the Hub it would be another model",
+            expected="the folder that the checkpoints were trained on",
+            fix="mount it, or bring it back",
+        )
+        return
     for name, code, what, now in (
         ("tokenizer", "tokenizer", "tokenizer or chat template", base.tokenizer),
         ("base_model", "base_content", "base model", base.fingerprint),
