@@ -46,9 +46,10 @@ def opens_for_write(path: Path) -> bool:
 
 RULES = {
     "ending processes": (
-        {"os.kill", "os.killpg", "signal.pidfd_send_signal", "subprocess.Popen", "subprocess.run", "os.fork"},
+        {"os.kill", "os.killpg", "signal.pidfd_send_signal", "subprocess.Popen", "subprocess.run"},
         ("launchers/", "daemon/watchdog.py", "demo"),
     ),
+    "forking": ({"os.fork"}, ("trainer/spare.py",)),
     "renaming and removing": (
         {"os.rename", "os.replace", "os.unlink", "os.remove", "shutil.rmtree", "shutil.move", ".unlink", ".rmdir"},
         ("disk/files.py", "trainer/"),

@@ -19,7 +19,7 @@ from overnight.disk.attempts import Notice, Wish
 from overnight.disk.layout import Layout
 from overnight.domain.errors import BusyError, NotRunningError
 from overnight.domain.picture import iso
-from overnight.launchers import guards, processes
+from overnight.launchers import guards, processes, spare
 from overnight.launchers.base import Exited
 from overnight.launchers.choice import launcher_of
 
@@ -93,6 +93,7 @@ def down(layout: Layout, connection: sqlite3.Connection, *, now: float, is_quick
     something is still there after the deadline.
     """
     if not holders(layout):
+        _end_spare(layout)
         forget(connection)
         return Down(message="nothing was running", was_running=False)
     try:
@@ -104,6 +105,7 @@ def down(layout: Layout, connection: sqlite3.Connection, *, now: float, is_quick
     if are_guards_gone and holders(layout):
         _end_orphan(layout, connection, grace_s=0.0 if is_quick else limit_s - END_S)
     _require_end(layout)
+    _end_spare(layout)
     forget(connection)
     return Down(message="everything has ended", was_running=True)
 
@@ -228,6 +230,12 @@ def forget(connection: sqlite3.Connection) -> None:
     with transaction(connection):
         intents.withdraw(connection, "up")
         intents.withdraw(connection, "down")
+
+
+def _end_spare(layout: Layout) -> None:
+    """End a spare trainer that has outlived its loop: it does so only where somebody has stopped it."""
+    if not _guards(layout) and (holder := files.lock_holder(layout.spare_lock)) is not None:
+        spare.end_leftover(holder)
 
 
 def _end_orphan(layout: Layout, connection: sqlite3.Connection, *, grace_s: float) -> None:

@@ -29,6 +29,7 @@ from overnight.domain.pace import PATIENCE, Kind, Pace, Patiences
 from overnight.domain.vitals import Stillness, Vitals
 from overnight.launchers.base import Launcher
 from overnight.launchers.beats import Beat
+from overnight.launchers.spare import Spare
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,21 @@ class Standing:
 
 
 @dataclass(slots=True)
+class Warmth:
+    """The spare trainer, and what is known of the ones before it. Times are boot seconds."""
+
+    spare: Spare | None = None
+    started_at: float = 0.0
+    looked_at: float = 0.0
+    fits: bool = True
+    busy_at: float = 0.0
+    troubles: int = 0
+    trouble_at: float = float("-inf")
+    is_swept: bool = False  # none of an earlier loop is left
+    leaders: dict[int, None] = field(default_factory=dict)  # the last spares and trainers, oldest first
+
+
+@dataclass(slots=True)
 class Context:
     """One loop."""
 
@@ -119,6 +135,7 @@ class Context:
     helpers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
+    warmth: Warmth = field(default_factory=Warmth)
 
     @property
     def signals(self) -> int:
@@ -152,7 +169,10 @@ class Context:
             self.log.info("%s: %s", state, reason)
 
     def close(self) -> None:
-        """Give back what is open; processes go on."""
+        """Give back what is open; processes go on, but for the spare trainer."""
+        if self.warmth.spare is not None:
+            self.warmth.spare.end()
+            self.warmth.spare = None
         if self.pump is not None:
             self.pump.close()
         self.connection.close()

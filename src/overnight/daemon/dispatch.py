@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from overnight import starting
-from overnight.daemon import holding, launching, locks, orphans, planning, wishes
+from overnight.daemon import holding, launching, locks, orphans, planning, warming, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import events, pauses, queue
 from overnight.disk import checkpoints, files, locked
@@ -73,6 +73,9 @@ def _next_job(context: Context, now: Moment) -> Job | None:
     hindrance = _hindrance(context, now) or holding.why_wait(context, job, now)
     if hindrance is not None:
         _wait(context, hindrance, now)
+        return None
+    if warming.is_awaited(context):
+        context.stand("loading", f"the libraries are loaded, then {job.file} is trained", at=now.unix)
         return None
     return job
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from overnight.daemon import facts, filing
+from overnight.daemon import facts, filing, warming
 from overnight.daemon.context import Context, Moment
-from overnight.daemon.planning import Plan, seed_of
+from overnight.daemon.planning import Plan, seed_of, threads_of
 from overnight.database import queue
 from overnight.disk import attempts, base_models, files
 from overnight.domain.attempt import Attempt, FailureKind, Outcome, Spec
@@ -12,7 +12,6 @@ from overnight.domain.config import Settings
 from overnight.domain.errors import ExitCode, OvernightError
 from overnight.domain.job import Job
 from overnight.launchers.base import LaunchError
-from overnight.launchers.processes import usable_threads
 
 
 def launch(context: Context, job: Job, plan: Plan, now: Moment) -> None:
@@ -61,18 +60,19 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment
         checkpoint=plan.checkpoint.path if plan.checkpoint is not None else None,
         mode=plan.mode,
         seed=seed_of(settings.seed, plan.start_step),
-        threads=settings.train.threads or usable_threads(),
+        threads=threads_of(settings),
         created_at=now.unix,
     )
     attempts.write_spec(folder, spec)
     attempts.touch_watched(folder)
     facts.note_launch(folder, now)
-    context.launcher = context.launcher_of(settings.launcher.kind)
-    context.launcher.start(
-        folder,
-        workspace=layout.root,
-        record=lambda handle: queue.set_handle(context.connection, attempt.id, handle),
-    )
+    context.launcher = launcher = context.launcher_of(settings.launcher.kind)
+
+    def record(handle: str) -> None:
+        queue.set_handle(context.connection, attempt.id, handle)
+
+    if warming.fork(context, launcher, spec, folder, record) is None:
+        launcher.start(folder, workspace=layout.root, record=record)
 
 
 def _end_unlaunched(

@@ -9,7 +9,19 @@ import time
 import traceback
 from collections.abc import Callable
 
-from overnight.daemon import cleanup, dispatch, intake, keeping, monitor, publish, replaying, settings, settle, wishes
+from overnight.daemon import (
+    cleanup,
+    dispatch,
+    intake,
+    keeping,
+    monitor,
+    publish,
+    replaying,
+    settings,
+    settle,
+    warming,
+    wishes,
+)
 from overnight.daemon.context import Context, Moment
 from overnight.database import intents, queue
 from overnight.database.connection import takes_writes
@@ -65,6 +77,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("replay", replaying.watch_replay),
     ("settle", settle.settle_attempts),
     ("intake", intake.take_settled),
+    ("warm", warming.keep_spare),
     ("dispatch", dispatch.dispatch_next),
     ("cleanup", cleanup.tidy),
     ("log", publish.pump_log),
@@ -101,7 +114,7 @@ def run(context: Context) -> None:
         if context.is_over:
             return
         context.beat.say("waits", at=attempts.boot_time())
-        context.bell.wait(TICK_S, also=_exit_descriptor(context))
+        context.bell.wait(TICK_S, also=_exit_descriptor(context), or_else=_spare_descriptor(context))
 
 
 def _exit_descriptor(context: Context) -> int | None:
@@ -110,3 +123,9 @@ def _exit_descriptor(context: Context) -> int | None:
     if watched is None or watched.handle is None or context.launcher is None:
         return None
     return context.launcher.exit_descriptor(watched.handle)
+
+
+def _spare_descriptor(context: Context) -> int | None:
+    """Return what becomes readable when the spare trainer has loaded: a job may wait for that."""
+    spare = context.warmth.spare
+    return spare.descriptor() if spare is not None else None

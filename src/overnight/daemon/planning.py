@@ -48,12 +48,12 @@ def plan_of(job: Job, newest: CheckpointReport | None, settings: Settings) -> Pl
         start_step=step,
         first_step=step,
         checkpoint=newest,
-        settings=_kept(job) or frozen(settings),
+        settings=kept(job) or frozen(settings),
         reason="begins from the base model" if newest is None else f"continues the model from step {step}",
     )
 
 
-def _kept(job: Job) -> dict[str, Any] | None:
+def kept(job: Job) -> dict[str, Any] | None:
     """Return the settings of a job whose training had begun when it was killed before its first checkpoint.
 
     It starts again and must end as if nothing had happened, whatever was edited meanwhile. One that never came to
@@ -68,6 +68,11 @@ def frozen(settings: Settings) -> dict[str, Any]:
     if value["train"]["threads"] is None:
         value["train"] = {**value["train"], "threads": usable_threads()}
     return value
+
+
+def threads_of(settings: Settings) -> int:
+    """Return the number of threads that a trainer with these settings gets."""
+    return settings.train.threads or usable_threads()
 
 
 def seed_of(seed: int, start_step: int) -> int:

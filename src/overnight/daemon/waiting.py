@@ -28,10 +28,10 @@ class Bell:
         with contextlib.suppress(BlockingIOError):  # it rings already
             os.write(self._cord, b"!")
 
-    def wait(self, seconds: float, *, also: int | None = None) -> None:
-        """Return when somebody rings, when ``also`` becomes readable, or after some seconds."""
+    def wait(self, seconds: float, *, also: int | None = None, or_else: int | None = None) -> None:
+        """Return when somebody rings, when one of the two others becomes readable, or after some seconds."""
         poll = select.poll()  # unlike select it takes any descriptor number
-        for descriptor in (self._ear, also):
+        for descriptor in (self._ear, also, or_else):
             if descriptor is not None:
                 poll.register(descriptor, select.POLLIN)
         ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]

@@ -121,6 +121,16 @@ class Layout:
         return self.state / "checkpoints.lock"
 
     @property
+    def spare_lock(self) -> Path:
+        """The lock of the process that forks trainers."""
+        return self.state / "spare.lock"
+
+    @property
+    def spare_log(self) -> Path:
+        """What the libraries print while the spare trainer loads them."""
+        return self.state / "spare.log"
+
+    @property
     def daemon_state(self) -> Path:
         """What the loop says of itself on each tick."""
         return self.state / "daemon.json"

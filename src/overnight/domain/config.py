@@ -177,6 +177,7 @@ class LauncherSettings(_Section):
     kind: Literal["local", "torchrun", "ray"] = Field("local", description="how a trainer is started")
     workers: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="processes of one trainer")
     address: str | None = Field(None, description="of a Ray cluster")
+    spare: bool = Field(True, description="keep a process with the libraries loaded: a restart then takes a second")
 
 
 class Settings(_Section):

@@ -175,8 +175,8 @@ def _without_attempt(facts: Facts, *, now: float) -> Standing:
             return Standing(state=State.WAITING, reason=told.reason, since=told.since)
         since = told.since if told is not None and told.state == State.IDLE.value else None
         return Standing(state=State.IDLE, reason="nothing is queued", since=since)
-    if told is not None and told.state == State.WAITING.value and told.reason:
-        return Standing(state=State.WAITING, reason=told.reason, since=told.since)
+    if told is not None and told.state in (State.WAITING.value, State.LOADING.value) and told.reason:
+        return Standing(state=State(told.state), reason=told.reason, since=told.since)
     if facts.pause_end is not None and facts.pause_end > now:
         reason = f"a failed job is tried again in {age(facts.pause_end - now)}"
         return Standing(state=State.WAITING, reason=reason, since=None)

@@ -36,6 +36,7 @@ class Local:
 
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._forked: set[str] = set()
         self._exits: dict[str, Exited] = {}
         self._descriptors: dict[str, int] = {}
 
@@ -59,6 +60,14 @@ class Local:
             with contextlib.suppress(BrokenPipeError):  # somebody killed it already: the next poll tells
                 gate.write(b"go\n")
         return handle
+
+    def takes_forks(self) -> bool:
+        """Return whether its trainers may be forked from a spare."""
+        return True
+
+    def adopt(self, handle: str) -> None:
+        """Look after a trainer that was forked from a spare and has become our child."""
+        self._forked.add(handle)
 
     def _spawn(self, folder: Path, *, workspace: Path) -> subprocess.Popen[bytes]:
         command = ["/bin/sh", "-c", GATE, "overnight-trainer", *python(self.module), str(folder)]
@@ -87,21 +96,33 @@ class Local:
             return self._exits[handle]
         identity = self._identity(handle)
         child = self._children.get(handle)
-        if child is None:
+        if identity is None or not (child is not None or self._is_child(handle, identity)):
             is_there = identity is not None and processes.is_alive(identity)
             if identity is not None and is_there:
                 return Running(pid=identity.pid, is_ours=False)
             if identity is not None:
                 processes.kill_session(identity)  # what it left behind
             return self._ended(handle, Exited(exit_code=None, signal=None))
-        assert identity is not None
-        if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            return Running(pid=child.pid, is_ours=True)
-        code = _peek(child)
+        code = _peek(identity.pid)
+        if code is None:
+            return Running(pid=identity.pid, is_ours=True)
         processes.kill_session(identity)  # what it left behind, while the dead leader still holds its number
-        child.wait()
+        if child is not None:
+            child.wait()
+        else:
+            os.waitpid(identity.pid, 0)
         exited = Exited(exit_code=code, signal=None) if code >= 0 else Exited(exit_code=None, signal=-code)
         return self._ended(handle, exited)
+
+    def _is_child(self, handle: str, identity: Identity) -> bool:
+        """Return whether a forked trainer has become our child, as it should."""
+        if handle not in self._forked:
+            return False
+        try:
+            _peek(identity.pid)
+        except ChildProcessError:
+            return False
+        return True
 
     def stop(self, handle: str) -> None:
         """Send SIGTERM to the trainer, if it is still that very process; a stopped one is continued to get it."""
@@ -147,14 +168,16 @@ class Local:
         if descriptor is not None:
             os.close(descriptor)
         self._children.pop(handle, None)
+        self._forked.discard(handle)
         self._exits = {handle: exited}  # only the last one is ever asked for again
         return exited
 
 
-def _peek(child: subprocess.Popen[bytes]) -> int:
-    """Return how a child ended (negative: by that signal) without reaping it."""
-    facts = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    assert facts is not None
+def _peek(pid: int) -> int | None:
+    """Return how a child ended (negative: by that signal) without reaping it, None while it runs."""
+    facts = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if facts is None:
+        return None
     return facts.si_status if facts.si_code == os.CLD_EXITED else -facts.si_status
 
 

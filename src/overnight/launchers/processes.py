@@ -203,6 +203,12 @@ def session_members(session: int) -> list[Identity]:
     return members
 
 
+def session_of(pid: int) -> int | None:
+    """Return the session that a process is in, also where it has ended and nobody has taken note of it."""
+    facts = _facts(pid)
+    return facts.session if facts is not None else None
+
+
 def usable_threads() -> int:
     """Return how many CPU threads a trainer started now would use: OMP_NUM_THREADS, else what this process may use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from overnight.domain.attempt import Spec
@@ -20,12 +22,18 @@ EXACTNESS = (*LIBRARIES[1:], "threads", "device", "device_name", "cpu_capability
 
 def arrange(spec: Spec, scratch: Path) -> None:
     """Set the variables that libraries read when they are imported. Call before torch is imported."""
-    threads = str(spec.threads)
+    os.environ.update(
+        variables(threads=spec.threads, base_model=spec.base_model, workspace=Path(spec.workspace), scratch=scratch)
+    )
+
+
+def variables(*, threads: int, base_model: str, workspace: Path, scratch: Path) -> dict[str, str]:
+    """Return the variables that libraries read when they are imported."""
     settings = {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "RAYON_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "RAYON_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic cuBLAS
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -35,7 +43,7 @@ def arrange(spec: Spec, scratch: Path) -> None:
         "TMPDIR": str(scratch / "tmp"),
         "WANDB_MODE": "disabled",
     }
-    if Path(spec.base_model).is_absolute():
+    if Path(base_model).is_absolute():
         settings |= {
             "HF_HOME": str(scratch / "cache"),
             "HF_HUB_OFFLINE": "1",
@@ -43,21 +51,52 @@ def arrange(spec: Spec, scratch: Path) -> None:
             "HF_DATASETS_OFFLINE": "1",
         }
     elif "HF_HOME" not in os.environ and not os.access(Path.home(), os.W_OK):
-        settings["HF_HOME"] = str(Path(spec.workspace) / ".overnight" / "hub")
-    wait_without_spinning()
-    os.environ.update(settings)
+        settings["HF_HOME"] = str(workspace / ".overnight" / "hub")
+    settings |= sleeping_threads()
     if "LOCAL_RANK" not in os.environ:  # one process uses one GPU
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+        settings["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A path that a library took from the variables, kept as a plain name of one of its modules."""
+
+    names: dict[str, Any]
+    name: str
+    rest: str  # below the folder
+
+
+def taken_paths(folder: Path) -> list[Taken]:
+    """Return every path into a folder that libraries took from the variables when they were imported."""
+    found: list[Taken] = []
+    for module in list(sys.modules.values()):
+        names: dict[str, Any] = getattr(module, "__dict__", {})
+        for name, value in list(names.items()):
+            if type(value) is str or issubclass(type(value), PurePath):
+                text = str(value)
+                if text == str(folder) or text.startswith(f"{folder}/"):
+                    found.append(Taken(names, name, text.removeprefix(str(folder))))
+    return found
+
+
+def move_paths(taken: list[Taken], new: Path) -> None:
+    """Let the paths that libraries took lead into another folder: they read them there whenever they need them."""
+    for one in taken:
+        one.names[one.name] = type(one.names[one.name])(f"{new}{one.rest}")
+
+
+def sleeping_threads() -> dict[str, str]:
+    """Return what lets threads that wait for others sleep.
+
+    Spinning ones make a step take four to ten times on a busy machine.
+    """
+    return {"GOMP_SPINCOUNT": "1000"} if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ) else {}
 
 
 def wait_without_spinning() -> None:
-    """Let threads that wait for others sleep: spinning ones make a step take four to ten times on a busy machine.
-
-    Call before torch is imported.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    """Let threads that wait for others sleep. Call before torch is imported."""
+    os.environ.update(sleeping_threads())
 
 
 def library_versions() -> dict[str, str]:

@@ -4,6 +4,9 @@
 ``step`` (job step about to be made), ``eval`` (batch of an evaluation, counted over the run), ``save`` (a checkpoint is
 written and not yet committed, counted over the run), ``rows`` (a forward pass of so many rows has been made),
 ``report`` (before the last word). With ``once`` only the first attempt of a job meets it.
+
+Of a spare trainer: ``spare_load`` (before it loads), ``spare_order`` (asked to fork), ``spare_forked`` (before it says
+so), ``spare_go`` (before it passes the word on).
 """
 
 from __future__ import annotations
@@ -70,6 +73,7 @@ ACTIONS: dict[str, Callable[[], None]] = {
     "sleep": lambda: time.sleep(SLEEP_S),
     "native": _never_return,
     "slow": lambda: time.sleep(SLOW_S),
+    "stop": lambda: signal.raise_signal(signal.SIGSTOP),
     "raise": lambda: _raise(PlannedFault("a planned fault")),
     "system_exit": lambda: _raise(SystemExit(0)),
     "interrupt": lambda: _raise(KeyboardInterrupt()),
