@@ -6,6 +6,8 @@ import re
 import signal
 from dataclasses import dataclass
 
+from overnight.domain.attempt import FailureKind
+
 SIGINT, SIGKILL, SIGTERM, SIGHUP, SIGABRT = 2, 9, 15, 1, 6
 MEMORY_FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS})
 TIMED_OUT = 124
@@ -125,3 +127,14 @@ def launcher_signal(text: str) -> int | None:
         return _SAID[groups["slurm"].lower()]
     number = next(value for key, value in groups.items() if value and key not in ("mp", "slurm"))
     return int(number)
+
+
+def kind_of_signal(number: int) -> FailureKind:
+    """Return what it means that a process is told to have died of a signal, where nothing else is known."""
+    if number in MEMORY_FAULTS or number == signal.SIGFPE:
+        return FailureKind.SEGFAULT
+    if number == signal.SIGILL:
+        return FailureKind.DEPENDENCY  # built for another processor
+    if number == SIGINT:
+        return FailureKind.USER_INTERRUPT
+    return FailureKind.HOST_OOM if number == SIGKILL else FailureKind.KILLED_BY_SIGNAL

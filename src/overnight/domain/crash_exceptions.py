@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from overnight.domain.attempt import FailureKind
+from overnight.domain.crash_ends import kind_of_signal, launcher_signal
 from overnight.domain.crash_library_words import library_meaning
 from overnight.domain.crash_sayings import meaning
 from overnight.domain.crash_tracebacks import Raised
@@ -45,11 +46,13 @@ _PASSED_ON = frozenset(
         "ExceptionGroup",
         "RetryError",
         "EngineDeadError",
+        "Empty",
+        "Full",
+        "CancelledError",
+        "ProcessExitedException",
     ]
 )
-_TELLS_OF_OTHERS = re.compile(
-    r"^(?:Caught \w+ in|An error occurred while generating the dataset|Engine core initialization failed)"
-)
+_TELLS_OF_OTHERS = re.compile(r"^(?:Caught \w+ in|Engine core initialization failed)")
 
 _BY_TYPE = {
     "ModuleNotFoundError": K.DEPENDENCY,
@@ -61,6 +64,7 @@ _BY_TYPE = {
     "FloatingPointError": K.NAN_LOSS,
     "UnicodeDecodeError": K.DATA_FORMAT,
     "PicklingError": K.MULTIPROCESSING,
+    "HFValidationError": K.FILE_NOT_FOUND,
     **dict.fromkeys(("RendezvousTimeoutError", "RendezvousConnectionError"), K.NCCL_TIMEOUT),
     **dict.fromkeys(
         [
@@ -94,7 +98,6 @@ _BY_TYPE = {
             "InterpolationKeyError",
             "TOMLDecodeError",
             "BadOptionUsage",
-            "UsageError",
             "HfArgumentError",
             "ConfigError",
             "ConfigurationError",
@@ -102,6 +105,17 @@ _BY_TYPE = {
         K.CONFIG_ERROR,
     ),
 }
+_PLAIN_FAULTS = frozenset(
+    {"IndexError", "ZeroDivisionError", "NameError", "UnboundLocalError", "RecursionError", "StopIteration"}
+)
+_COLUMNS = re.compile(
+    r"^'(?:text|texts|prompts?|completions?|chosen|rejected|messages|instructions?|inputs?|outputs?|labels?|input_ids|role"
+    r"|conversations?|questions?|answers?|content|sentence\w*|responses?|attention_mask|source|target|query|image\w*|id)'$"
+)
+_ROWS = re.compile(
+    r"\b(?:ex(?:ample)?s?|rows?|samples?|items?|records?|batch|data\w*|lines?|obj|entry|entries|features?|d|x)\[[\"']"
+    r"|(?:dataset\w*|datasets|data)\[.{1,60}\]\[|json\.loads|read_(?:csv|json|parquet)|DataFrame|\bdf\["
+)
 _FILE_TYPES = frozenset({"FileNotFoundError", "NotADirectoryError", "IsADirectoryError", "FileExistsError"})
 _BROKEN_LINKS = frozenset({"BrokenPipeError", "ConnectionResetError", "ConnectionAbortedError", "EOFError"})
 
@@ -118,11 +132,14 @@ _COLLECTIVES = re.compile(r"torch/distributed|rendezvous|c10d|deepspeed/comm|acc
 _DATA = re.compile(
     r"/datasets/|data_?collator|tokeniz|/data(?:set"
     r"|sets|_utils|loader)?/|dataset\w*\.py|data\w*\.py|_utils/(?:fetch|collate)"
-    r"|\b(?:__getitem__|collate\w*|preprocess\w*|tokeni[sz]e\w*|apply_chat_template|load_data\w*|read_\w+|parse_\w+"
+    r"|\b(?:__getitem__|collate\w*|preprocess\w*|tokeni[sz]e\w*|apply_chat_template|load_data\w*|read_\w+|parse_(?!args)\w+"
     r"|format\w*|encode\w*|prepare_data\w*|to_features|load_\w*jsonl?\w*|\w*example\w*|\w*sample\w*|\w*row\w*)$",
     re.IGNORECASE,
 )
 _LIBRARY = re.compile(r"/(?:site|dist)-packages/")
+_ARGUMENT_FILE = re.compile(r"/\w*(?:config|args|arguments|argparse|argparser)\w*\.py$")
+_VALIDATES = re.compile(r"^_*(?:validate|check|verify|assert|sanity)|__post_init__$")
+_REFUSALS = frozenset({"ValueError", "AssertionError", "TypeError", "NotImplementedError"})
 _CHECKS = re.compile(
     r"__post_init__$|__init__$|validat|check|verify|_parse|parse_args|prepare|from_config|setup|configure|assert_|"
     r"_sanity|get_scheduler|create_optimizer|_set_|__setattr__|initialize|inject_adapter|get_peft|build|select"
@@ -136,7 +153,7 @@ _SETTING_WORDS = re.compile(
     r"|cannot be (?:both|combined|set)|incompatible|not compatible|mutually exclusive|not both"
     r"|at most one|either .{1,80} or"
     r"|[Pp]lease (?:set|specify|provide|pass|use|correct|choose|select|make sure|check|make)"
-    r"|invalid (?:choice|value|option|argument|config\w*)|not a valid|is not valid|is invalid"
+    r"|[Ii]nvalid (?:\w+ ){0,3}(?:choice|value|option|argument|parameter|config\w*|rate|beta|epsilon|momentum|weight_decay|dtype|device)|not a valid|is not valid|is invalid"
     r"|expected one of|one of \[|unknown (?:optimizer"
     r"|scheduler|option|argument|setting|task|method)"
     r"|unrecognized (?:arguments?|option|configuration)"
@@ -147,7 +164,7 @@ _SETTING_WORDS = re.compile(
     r"[Tt]arget modules|padding token|pad(?:ding)?[_ ]token"
     r"|do(?:es)? not have a padding|greater than|less than|larger than|cannot use|can't use"
     r"|no (?:optimizer|scheduler) named"
-    r"|strategy|trust_remote_code|load_best_model_at_end|--[a-z]\w+|environment variable)",
+    r"|strategy|[Yy]ou (?:cannot|can't|can not)|arguments? (?:is|are) not used|HfArgumentParser|trust_remote_code|load_best_model_at_end|--[a-z]\w+|environment variable)",
 )
 _FOREIGN_KEYWORD = re.compile(
     r"(?:\w*(?:Arguments|Config|Trainer|Args|Configuration|Optimizer|Loader)"
@@ -163,6 +180,9 @@ def judge(raised: Raised) -> Judged:
     if name == "SignalException":
         is_interrupt = re.search(r"signal: 2\b", text) is not None
         return Judged(K.USER_INTERRUPT if is_interrupt else K.KILLED_BY_SIGNAL, Weight.ECHO)
+    number = launcher_signal(text) if name in _PASSED_ON else None
+    if number is not None:
+        return Judged(kind_of_signal(number), Weight.ECHO)
     if name in _PASSED_ON or _TELLS_OF_OTHERS.match(raised.message):
         return Judged(K.CODE_ERROR, Weight.NOTHING)
     if name == "KeyboardInterrupt":
@@ -173,8 +193,10 @@ def judge(raised: Raised) -> Judged:
         return _dead_worker(text)
     if name in _FILE_TYPES:
         return Judged(_missing(raised, whole), Weight.SPECIFIC)
-    for words in (text, whole):
+    for words in (whole,) if name == "UnpicklingError" else (text, whole):
         found = meaning(words)
+        if found is not None and found.is_echo:
+            found = meaning(whole, but=found) or found
         if found is None and name not in ("KeyError", "AttributeError", "NameError"):
             found = library_meaning(words) if "JSONDecodeError" not in name else None
         if found is not None and not _is_only_a_hint(found.kind, raised, words):
@@ -233,6 +255,10 @@ def _by_place(raised: Raised, name: str, text: str) -> Judged:
         return Judged(K.CHECKPOINT_MISMATCH, Weight.SPECIFIC)
     if last_function == "<module>" and _LIBRARY.search(last_file) and name != "AssertionError":
         return Judged(K.DEPENDENCY, Weight.SPECIFIC)  # a package breaks while it is imported
+    hub_or_path = re.search(r"Can't load (?:the )?[\w ]+ (?:for|of) '([^']+)'", text)
+    if hub_or_path is not None:
+        is_path = hub_or_path.group(1).startswith((".", "/", "~")) or hub_or_path.group(1).count("/") > 1
+        return Judged(K.FILE_NOT_FOUND if is_path else K.NETWORK_HUB, Weight.SPECIFIC)
     if name == "AttributeError" and re.search(r"module '[\w.]+' has no attribute", text):
         return Judged(K.DEPENDENCY, Weight.SPECIFIC)
     if name == "AttributeError" and re.search(r"[Cc]an't pickle|[Cc]an't get", text):
@@ -241,12 +267,18 @@ def _by_place(raised: Raised, name: str, text: str) -> Judged:
         return Judged(K.CONFIG_ERROR, Weight.SPECIFIC)
     if name == "KeyError" and re.search(r"configuration_auto|CONFIG_MAPPING|modeling_auto", inner):
         return Judged(K.DEPENDENCY, Weight.SPECIFIC)
+    if re.search(
+        r"on the same device|on device .{1,200} but found|[Ii]nput type .{1,80} and (?:weight|bias) type", text
+    ):
+        return Judged(K.CODE_ERROR, Weight.GENERAL)
     is_library = _LIBRARY.search(last_file) is not None
-    is_setting = _SETTING_WORDS.search(text) is not None and name in (
-        "ValueError", "AssertionError", "RuntimeError", "TypeError", "NotImplementedError", "Exception", "KeyError",
-    )  # fmt: skip
+    is_setting = name not in _PLAIN_FAULTS and _SETTING_WORDS.search(text) is not None
+    if is_library and name in _REFUSALS and (_ARGUMENT_FILE.search(last_file) or _VALIDATES.search(last_function)):
+        return Judged(K.CONFIG_ERROR, Weight.SPECIFIC)
     if is_setting and (is_library or _CHECKS.search(last_function)):
         return Judged(K.CONFIG_ERROR, Weight.SPECIFIC)
+    if name == "KeyError" and (_COLUMNS.match(raised.message) or _ROWS.search(raised.code)):
+        return Judged(K.DATA_FORMAT, Weight.SPECIFIC)
     if name in ("KeyError", "ValueError", "IndexError", "UnicodeError") and _is_about_data(raised):
         return Judged(K.DATA_FORMAT, Weight.SPECIFIC)
     if name in ("TypeError", "AttributeError") and "NoneType" in text and _is_about_data(raised):

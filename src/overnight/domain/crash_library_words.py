@@ -99,7 +99,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
         r"|attribute) .{0,120}(?:on <module|<locals>)",
         r"DataLoader timed out|DataLoader worker \(pid\(?s?\)? [\d, ]+\) exited unexpectedly"
         r"|context has already been set",
-        r"before the current process has finished its bootstrapping phase"
+        r"made to start a new process before the"
         r"|daemonic processes are not allowed|AF_UNIX path too long",
         r"can't start new thread|[Ff]ork(?:ing)?: .{0,40}(?:Resource"
         r"|retry)|BrokenProcessPool|process pool (?:was|is) (?:terminated|not usable)",
@@ -134,7 +134,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
         r"|your|to)|[Vv]ersion (?:mismatch|conflict|incompatib)|incompatible (?:with )?(?:version"
         r"|torch|numpy|cuda)",
         r"(?:'type' object|argument of type|unexpected keyword).{0,60}\b_pb2"
-        r"|got an unexpected keyword argument '(?:proxies|num_items_in_batch|dispatch_batches)'",
+        r"|got an unexpected keyword argument '(?:proxies|dispatch_batches)'",
     ),
     _says(
         K.FILE_NOT_FOUND,
@@ -156,7 +156,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
         K.PERMISSION,
         r"PermissionError|Permission denied|\[Errno (?:1"
         r"|13|30)\]|Operation not permitted|os error (?:13"
-        r"|30|1)\b|Read-only file system|EACCES|not writable|AccessDenied",
+        r"|30|1)\b|Read-only file system|EACCES|not writable|AccessDenied|File .{1,300} cannot be opened",
     ),
     _says(
         K.DATA_FORMAT,

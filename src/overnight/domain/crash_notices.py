@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from overnight.domain.attempt import FailureKind
-from overnight.domain.crash_ends import SIGHUP, SIGINT, SIGKILL, SIGTERM, launcher_signal, shell_signal
+from overnight.domain.crash_ends import SIGHUP, SIGINT, SIGTERM, kind_of_signal, launcher_signal, shell_signal
 from overnight.domain.crash_library_words import library_meaning
 from overnight.domain.crash_lines import LogLine
 from overnight.domain.crash_sayings import meaning
@@ -35,7 +35,7 @@ _FACTS: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
         K.GPU_HARDWARE,
         _compiled(
             r"DUE TO NODE FAILURE|[Nn]ode failure on |NVRM: Xid|\bXid \(PCI|NVRM: .{0,80}fallen off the bus|"
-            r"^Xid (?:error|\d+)|GPU\d*.{0,40}uncorrectable ECC|nvidia-nvswitch\d*: SXid|JobState=NODE_FAIL"
+            r"^Xid (?:error|\d+)|GPU\d*.{0,40}uncorrectable ECC|nvidia-nvswitch\d*: SXid|JobState=NODE_FAIL|Unable to determine the device handle for (?:GPU|gpu)|GPU is lost\\."
         ),
     ),
     (
@@ -72,7 +72,7 @@ _STEP_CANCELLED = re.compile(r"\*\*\* STEP .{1,200} CANCELLED AT|Job step aborte
 _NATIVE = re.compile(
     r"^\s*what\(\):|terminate called|^terminating (?:due to"
     r"|with) uncaught|^Fatal Python error: |^\s*F\d{4} |^\[?\w*FATAL|"
-    r"libc\+\+abi|^\*\*\* Check failure|^Check failed|thread terminated with exception|^\S+\.c(?:u"
+    r"libc\+\+abi|^\*\*\* Check failure|^Check failed|^Error .{0,200} (?:at line|in file) |Memory access fault by GPU|thread terminated with exception|^\S+\.c(?:u"
     r"|pp|c):\d+:? .{0,300}Assertion|CUDA Error:"
 )
 _MEMORY_FAULT = re.compile(
@@ -91,7 +91,7 @@ _ASSERTED_ON_GPU = re.compile(r"\.cu\w*:\d+: .{0,300}: block: \[\d+,\d+,\d+\], t
 _LINK_FAILED = re.compile(
     r"Watchdog caught collective operation timeout"
     r"|Timeout at NCCL work|Some NCCL operations have failed or timed out"
-    r"|Heartbeat monitor timed out"
+    r"|Heartbeat monitor timed out|ProcessGroup\w+ watchdog (?:hang|got stuck)"
     r"|Timed out waiting \d+ms|[Rr]endezvous.{0,80}(?:timed out"
     r"|timeout|TimeoutError)|Wait timeout|ProcessGroup\w*.{0,200}(?:timed out|[Tt]imeout)"
     r"|Waiting in store based barrier to initialize process group|(?:client|server) socket has (?:timed out|failed)"
@@ -119,13 +119,6 @@ _ARGUMENTS = re.compile(
 )
 _NOT_STARTED: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
     (
-        K.FILE_NOT_FOUND,
-        _compiled(
-            r"can't open file '.{1,300}': \[Errno 2\]|: No such file or directory$"
-            r"|(?:cat|cp|ls|cd): .{1,200}: No such file"
-        ),
-    ),
-    (
         K.DEPENDENCY,
         _compiled(
             r": command not found$|error while loading shared libraries: "
@@ -133,6 +126,13 @@ _NOT_STARTED: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
             r"|^\S*python\S*: No module named |version `GLIBC\S*' not found"
             r"|executable file not found|EnvironmentNameNotFound"
             r"|CondaError|^ERROR: Could not find a version|Lmod has detected the following error"
+        ),
+    ),
+    (
+        K.FILE_NOT_FOUND,
+        _compiled(
+            r"can't open file '.{1,300}': \[Errno 2\]|: No such file or directory$"
+            r"|(?:cat|cp|ls|cd): .{1,200}: No such file"
         ),
     ),
     (K.PERMISSION, _compiled(r"^(?:\S*(?:sh|bash|python\S*|mkdir|cp|mv|touch|tee)\b.{0,200}): Permission denied$")),
@@ -153,10 +153,17 @@ _NOT_STARTED: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
         ),
     ),
 )
+_INTERPRETER = re.compile(
+    r"^\S*python\S*: |.*(?:command not found$|error while loading shared libraries|symbol lookup error)"
+)
 _SAYS_ERROR = re.compile(
-    r"^(?:[\w./\[\] -]{0,60}[\s\]|:-])?(?:ERROR|CRITICAL|FATAL|Fatal|[Ff]atal error|[Ee]rror"
+    r"^(?:[\w./\[\] -]{0,60}[\s\[\]|:-])?(?:ERROR|CRITICAL|FATAL|Fatal|[Ff]atal error|[Ee]rror"
     r"|ABORT(?:ING|ED)?|E)\b\s*[\]|:>-]"
     r"|^(?:[\w]+\.)*[A-Z]\w*(?:Error|Exception): |^E\d{4} |\[E\d{3} |^ERROR\b|\| ERROR "
+)
+_GETS_OVER = re.compile(
+    r"(?i:retry|retries|again|skipp(?:ed|ing)|ignor(?:ed|ing)|fall(?:ing)? ?back|non-?fatal|recover|continu|attempt \d"
+    r"|warn)"
 )
 _INTERRUPTED = re.compile(
     r"(?:[Rr]eceived|got|[Cc]aught) (?:a )?(?:SIGINT"
@@ -193,6 +200,8 @@ def _notice(text: str, at: int) -> Notice | None:
     if _ASSERTED_ON_GPU.search(text):
         saying = meaning(text)
         return Notice(saying.kind if saying is not None and saying.kind is K.NAN_LOSS else K.CUDA_ERROR, at)
+    if _LINK_FAILED.search(text):
+        return Notice(K.NCCL_TIMEOUT, at)
     if _STUCK.search(text):
         return Notice(K.HANG, at)
     if _INTERRUPTED.search(text):
@@ -202,11 +211,9 @@ def _notice(text: str, at: int) -> Notice | None:
         return _asked(asked, at)
     number = shell_signal(text) or launcher_signal(text)
     if number is not None:
-        return Notice(_of_signal(number), at, is_echo=True, signal=number)
+        return Notice(kind_of_signal(number), at, is_echo=True, signal=number)
     if _MEMORY_FAULT.search(text):
         return Notice(K.SEGFAULT, at)
-    if _LINK_FAILED.search(text):
-        return Notice(K.NCCL_TIMEOUT, at)
     return _of_words(text, at)
 
 
@@ -216,12 +223,12 @@ def _of_words(text: str, at: int) -> Notice | None:
         return Notice(K.CONFIG_ERROR, at)
     for kind, pattern in _NOT_STARTED:
         if pattern.search(text):
-            return Notice(kind, at)
+            return Notice(kind, at, is_echo=_INTERPRETER.match(text) is None)
     is_native = _NATIVE.search(text) is not None
     if not is_native and not _SAYS_ERROR.search(text):
         return None
     saying = meaning(text) or library_meaning(text)
-    if saying is None:
+    if saying is None or (not is_native and _GETS_OVER.search(text)):
         return None
     return Notice(saying.kind, at, is_echo=saying.is_echo or not is_native)
 
@@ -229,13 +236,4 @@ def _of_words(text: str, at: int) -> Notice | None:
 def _asked(found: re.Match[str], at: int) -> Notice:
     number = found.group("number") or found.group("other")
     signal = int(number) if number else SIGHUP if found.group("name") == "SIGHUP" else SIGTERM
-    return Notice(_of_signal(signal), at, is_echo=True, signal=signal)
-
-
-def _of_signal(number: int) -> FailureKind:
-    """Return what a signal alone means."""
-    if number in (11, 7, 4, 8):
-        return K.DEPENDENCY if number == 4 else K.SEGFAULT
-    if number == SIGINT:
-        return K.USER_INTERRUPT
-    return K.HOST_OOM if number == SIGKILL else K.KILLED_BY_SIGNAL
+    return Notice(kind_of_signal(signal), at, is_echo=True, signal=signal)

@@ -65,7 +65,7 @@ _DEVICE: tuple[Saying, ...] = (
         r"|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation",
         r"CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|CUSOLVER_STATUS_ALLOC_FAILED",
         r"Cuda failure (?:2 )?'out of memory'|cuda(?:Malloc|MallocAsync|HostAlloc)\w*.{0,40}out of memory",
-        r"No available memory for the cache blocks",
+        r"No available memory for the cache blocks|Triton Error \[CUDA\]: out of memory",
         r"Free memory on device .{0,120} is less than desired GPU memory utilization",
         r"larger than the maximum number of tokens that can be stored in KV cache",
         r"KV cache is needed, which is larger than the available KV cache memory",
@@ -88,7 +88,7 @@ _DEVICE: tuple[Saying, ...] = (
         r"(?i:\bloss (?:has )?(?:exploded|diverged|divergence)"
         r"|training (?:has )?diverged|\bnan(?:/inf)? (?:was |is )?(?:detected|encountered|found))",
         r"Input (?:X |y )?contains (?:NaN|infinity)|cannot convert float (?:NaN|infinity) to integer",
-        r"Expected parameter .{1,200} to satisfy the constraint .{0,600}\bnan\b",
+        r"Expected parameter .{1,200} to satisfy the constraint [\s\S]{0,600}\bnan\b",
         r"contains? non-finite values|value cannot be converted to type .{1,20} without overflow: (?:nan|inf)",
         r"array must not contain infs or NaNs",
     ),
@@ -107,7 +107,7 @@ _DEVICE: tuple[Saying, ...] = (
         r"cuDNN version incompatibility|CUDNN_STATUS_(?:SUBLIBRARY_)?VERSION_MISMATCH",
         r"Torch not compiled with CUDA enabled|not compiled with (?:NCCL|CUDA|GPU|distributed|ROCm|MPI) support",
         r"built with(?:out)? NCCL|Distributed package doesn't have NCCL",
-        r"compiled with different CUDA versions|[Vv]ersion of CUDA .{0,120}mismatche?s",
+        r"compiled with different CUDA (?:major )?versions|[Vv]ersion of CUDA .{0,120}mismatche?s",
     ),
     _says(
         K.CUDA_ERROR,
@@ -116,7 +116,7 @@ _DEVICE: tuple[Saying, ...] = (
         r"|unspecified launch failure|illegal instruction was",
         r"CUBLAS_STATUS_\w+|cuBLAS(?:Lt)? error|CUDNN_STATUS_\w+"
         r"|cuDNN error|CUSOLVER_STATUS|CUSPARSE_STATUS|CUFFT_\w+",
-        r"Unable to find (?:a valid|an) (?:cuDNN|engine)|FIND was unable to find an engine",
+        r"Unable to find (?:a valid|an) (?:cuDNN|engine)|was unable to find an engine",
         r"CUDA_ERROR_\w+|cudaError\w+|Cuda failure|CUDA failure|CUDA launch failure|an illegal",
         r"Triton Error \[CUDA\]|HSA_STATUS_ERROR|Memory access fault by GPU",
         r"\.cu:\d+: .{0,400}Assertion .{1,300} failed",
@@ -125,17 +125,17 @@ _DEVICE: tuple[Saying, ...] = (
 
 _MACHINE: tuple[Saying, ...] = (
     _says(
+        K.TOO_MANY_FILES,
+        r"[Tt]oo many open files|\[Errno 2[34]\]|os error 24|EMFILE|ENFILE|received 0 items of ancdata",
+        r"inotify (?:watch|instance) limit|file watch limit|unable to open .{0,80}: too many open",
+    ),
+    _says(
         K.MULTIPROCESSING,
         r"insufficient shared memory|out of shared memory|shared memory \(shm\)",
         r"/dev/shm.{0,200}No space left|No space left.{0,200}/dev/shm|[Ss]hared memory .{0,120}No space left",
         r"(?:unable|failed) to (?:open|allocate|create|map|mmap|attach|resize)[\w ]{0,20}shared memory",
         r"unable to (?:write to file|open file|mmap \d+ bytes from file|resize file) </torch_",
         r"creating shared memory segment",
-    ),
-    _says(
-        K.TOO_MANY_FILES,
-        r"[Tt]oo many open files|\[Errno 2[34]\]|os error 24|EMFILE|ENFILE|received 0 items of ancdata",
-        r"inotify (?:watch|instance) limit|file watch limit|unable to open .{0,80}: too many open",
     ),
     _says(
         K.DISK_FULL,
@@ -194,10 +194,10 @@ _LINK: tuple[Saying, ...] = (
 SAYINGS: tuple[Saying, ...] = (*_DEVICE, *_MACHINE, *_LINK)
 
 
-def meaning(text: str) -> Saying | None:
-    """Return the first saying that a text contains."""
+def meaning(text: str, *, but: Saying | None = None) -> Saying | None:
+    """Return the first saying that a text contains, other than ``but``."""
     text = text[:20_000]
     for saying in SAYINGS:
-        if saying.pattern.search(text):
+        if saying is not but and saying.pattern.search(text):
             return saying
     return None

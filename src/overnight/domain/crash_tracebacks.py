@@ -12,11 +12,11 @@ from overnight.domain.crash_lines import LogLine
 HEADER = "Traceback (most recent call last)"
 FRAMES_LIMIT = 60
 MESSAGE_LINES = 12
-PATIENCE = 40
+PATIENCE = 60
 """Lines without a frame after which an open traceback is given up."""
 
 _FRAME = re.compile(r'^[\s|]*File "([^"]{1,400})", line \d+, in (.{1,200})$')
-_BOXED_FRAME = re.compile(r"^(/\S{1,400}):\d+ in (\S{1,200})$")
+_BOXED_FRAME = re.compile(r"^(/\S{1,400}\.py):\d+(?: in (\S{1,200}))?$")
 _EXCEPTION = re.compile(r"^(?:\s{0,6}\|\s?)?((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(\(\w+\))?(?::(?:\s(.*))?)?$")
 _NAME = re.compile(
     r"(?:Error|Exception|Interrupt|Exit|Timeout|Warning|Failure|Failed|Invalid|NotFound|Expired|Abort(?:ed)?|Group"
@@ -57,6 +57,7 @@ class Raised:
     is_original: bool = False  # told by another exception: it happened in a worker
     is_ignored: bool = False  # Python itself says that it was ignored
     is_in_thread: bool = False
+    code: str = ""  # the line of the program that raised it
     is_whole: bool = True  # its traceback's header was seen: the outermost frame is known
 
     @property
@@ -82,6 +83,7 @@ class _Open:
     is_original: bool = False
     frames: list[tuple[str, str]] = field(default_factory=list)
     silence: int = 0
+    code: str = ""
 
 
 @dataclass(slots=True)
@@ -92,7 +94,7 @@ class _Stream:
     link: Link | None = None
     ignored_at: int = -99
     thread_at: int = -99
-    last_number: int = 0
+    before: str | None = None  # its last line outside of a traceback
 
 
 def chains(lines: Sequence[LogLine]) -> list[list[Raised]]:
@@ -110,12 +112,17 @@ class _Reader:
         self.lines = lines
         self.found: list[Raised] = []
         self.streams: dict[str, _Stream] = {}
+        self.last_number = 0
+        self.begun_at = 0  # index of the first line after a gap in the log
 
     def read(self, at: int) -> None:
         """Take one line."""
         line = self.lines[at]
         stream = self.streams.setdefault(line.stream, _Stream())
         text = line.text
+        if line.number - self.last_number > 1:
+            self._jump(at)
+        self.last_number = line.number
         if HEADER in text:
             is_original = "Original Traceback" in text
             stream.open = _Open(at, is_whole=True, is_original=is_original)
@@ -126,18 +133,35 @@ class _Reader:
             return
         frame = _FRAME.match(text) or (_BOXED_FRAME.match(text.strip()) if text.startswith("/") else None)
         if frame is not None:
-            self._frame(stream, at, frame.group(1), frame.group(2))
+            self._frame(stream, at, frame.group(1), frame.group(2) or "?")
         elif stream.open is not None:
+            self._inside(stream, at, text)
+        elif self._is_cut_off(stream, line):
+            stream.open = _Open(at, is_whole=False)
             self._inside(stream, at, text)
         elif text.startswith(_IGNORED):
             stream.ignored_at = at
         elif text.startswith("Exception in thread"):
             stream.thread_at = at
 
+    def _jump(self, at: int) -> None:
+        """Forget what was open where lines of the log are left out."""
+        self.begun_at = at
+        for stream in self.streams.values():
+            stream.open, stream.link = None, None
+
+    def _is_cut_off(self, stream: _Stream, line: LogLine) -> bool:
+        """Return whether a line is the last one of a traceback whose other lines the log does not hold."""
+        before, stream.before = stream.before, line.text
+        match = _EXCEPTION.match(line.text)
+        if match is None or not _NAME.search(match.group(1)) or "Warning" in match.group(1):
+            return False
+        return before is None or before.startswith("    ") or bool(before.strip(" ^~") == "" and before)
+
     def _frame(self, stream: _Stream, at: int, file: str, function: str) -> None:
         if stream.open is None:
             stream.open = _Open(at, is_whole=False)
-        stream.open.silence = 0
+        stream.open.silence, stream.before = 0, ""
         frames = stream.open.frames
         if len(frames) >= FRAMES_LIMIT:
             del frames[FRAMES_LIMIT // 2]
@@ -149,6 +173,8 @@ class _Reader:
         match = _EXCEPTION.match(text)
         if match is None or not _is_exception(match, opened):
             opened.silence += 1
+            if text.startswith("    ") and text.strip(" ^~"):
+                opened.code = text.strip()[:300]
             if opened.silence > PATIENCE:
                 stream.open = None
             return
@@ -165,6 +191,7 @@ class _Reader:
                 is_original=opened.is_original,
                 is_ignored=opened.first - stream.ignored_at <= 2,
                 is_in_thread=opened.first - stream.thread_at <= 2,
+                code=opened.code,
                 is_whole=opened.is_whole,
             )
         )

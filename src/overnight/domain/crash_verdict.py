@@ -143,7 +143,7 @@ class _Case:
         interrupt = self._interrupt(uncaught)
         if interrupt is not None and (best.rank >= Rank.GENERAL or best.at >= interrupt.at):
             return interrupt
-        is_weak = best.rank is Rank.ECHO or (best.rank is Rank.GENERAL and best.kind is K.CODE_ERROR)
+        is_weak = best.rank is Rank.ECHO or best.kind in (K.CODE_ERROR, K.KILLED_BY_SIGNAL, K.HANG)
         if self.lost is not None and is_weak and best.at > self.lost.at:
             return Finding(K.NAN_LOSS, Rank.NUMBERS, self.lost.at)
         return self._root_of_echoes(uncaught) if best.rank is Rank.ECHO else best
