@@ -116,6 +116,9 @@ _ROWS = re.compile(
     r"\b(?:ex(?:ample)?s?|rows?|samples?|items?|records?|batch|data\w*|lines?|obj|entry|entries|features?|d|x)\[[\"']"
     r"|(?:dataset\w*|datasets|data)\[.{1,60}\]\[|json\.loads|read_(?:csv|json|parquet)|DataFrame|\bdf\["
 )
+_PLAIN_VALUE = re.compile(
+    r"'(?:int|float|str|list|dict|NoneType|bool)' object|(?:must be|expected) (?:a )?str(?:ing)?\b"
+)
 _FILE_TYPES = frozenset({"FileNotFoundError", "NotADirectoryError", "IsADirectoryError", "FileExistsError"})
 _BROKEN_LINKS = frozenset({"BrokenPipeError", "ConnectionResetError", "ConnectionAbortedError", "EOFError"})
 
@@ -281,13 +284,15 @@ def _by_place(raised: Raised, name: str, text: str) -> Judged:
         return Judged(K.DATA_FORMAT, Weight.SPECIFIC)
     if name in ("KeyError", "ValueError", "IndexError", "UnicodeError") and _is_about_data(raised):
         return Judged(K.DATA_FORMAT, Weight.SPECIFIC)
-    if name in ("TypeError", "AttributeError") and "NoneType" in text and _is_about_data(raised):
+    if name == "StopIteration" and re.search(r"next\(iter\(.{0,80}(?:data|loader)", raised.code):
+        return Judged(K.DATA_FORMAT, Weight.SPECIFIC)  # there is not one row
+    if name in ("TypeError", "AttributeError") and _PLAIN_VALUE.search(text) and _is_about_data(raised):
         return Judged(K.DATA_FORMAT, Weight.SPECIFIC)
     return Judged(K.CODE_ERROR, Weight.GENERAL)
 
 
 def _is_about_data(raised: Raised) -> bool:
-    return any(_DATA.search(f"{file}:{function}") for file, function in raised.frames[-3:])
+    return any(_DATA.search(f"{file}:{function}") for file, function in raised.frames[-5:])
 
 
 def _broken_file(frames: str, inner: str, name: str) -> FailureKind:

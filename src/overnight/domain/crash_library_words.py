@@ -70,6 +70,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
     ),
     _says(
         K.CHECKPOINT_CORRUPT,
+        r"Unsupported operand|legacy \.tar format",
         r"[Ee]rror while deserializing(?: header)?|HeaderTooLarge"
         r"|HeaderTooSmall|InvalidHeader|MetadataIncompleteBuffer|InvalidOffset",
         r"PytorchStreamReader failed|failed finding central directory"
@@ -109,6 +110,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
     ),
     _says(
         K.DEPENDENCY,
+        r"Couldn't instantiate the backend tokenizer|convert a slow tokenizer to a fast one",
         r"ModuleNotFoundError|ImportError|No module named|cannot import name|DLL load failed|undefined symbol",
         r"cannot open shared object file|version `(?:GLIBC|GLIBCXX|CXXABI)\w*[\d.]+' not found|failed to map segment",
         r"(?:requires|require|needs?) (?:the )?(?:following )?(?:[`'\"\w.-]+ )?(?:packages?"
@@ -120,7 +122,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
         r"|ndarray) size changed|compiled using NumPy 1",
         r"Descriptors cannot be created directly|module '[\w.]+' has no attribute|partially initialized module",
         r"Transformers does not recognize this architecture"
-        r"|Tokenizer class \w+ does not exist|Unrecognized model in"
+        r"|Tokenizer class \w+ does not exist|Unrecognised model for"
         r"|ModelWrapper|PyPreTokenizerTypeWrapper",
         r"not found in the system path|CUDA Setup failed"
         r"|compiled without GPU support|Error building extension"
@@ -138,6 +140,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
     ),
     _says(
         K.FILE_NOT_FOUND,
+        r"No valid checkpoint|Unrecognized model in",
         r"FileNotFoundError|\[Errno 2\]|No such file or directory"
         r"|NotADirectoryError|IsADirectoryError|os error 2\b|NoSuchFile",
         r"does not appear to have a file named|Can't find a valid checkpoint"
