@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
 HEAD_BYTES = 128 << 10
 TAIL_BYTES = 1 << 20
 AROUND_BYTES = 12 << 10
@@ -23,16 +23,12 @@ LAST_KEPT = 4
 
 ANCHORS = (
     b"Traceback (most recent call last)",
-    b"ut of memory",
-    b"CUDA error",
-    b"NVRM: Xid",
-    b"No space left on device",
     b"terminate called after throwing",
-    b"Segmentation fault",
-    b"slurmstepd: error",
-    b"Watchdog caught collective",
+    b"Watchdog caught collective operation timeout",
+    b"ut of memory: Killed process",
+    b"NVRM: Xid (PCI:",
 )
-"""Long words: the longer, the faster they are searched for."""
+"""Long words, for the longer, the faster they are searched; what is told without any of them is told at the end."""
 
 _OVERLAP = max(map(len, ANCHORS)) - 1
 
@@ -114,7 +110,7 @@ class _Scan:
     def take(self, data: bytes) -> None:
         """Take the next chunk."""
         if self.head is None:
-            self.head = Part(0, 1, data[:HEAD_BYTES])
+            self.head = Part(0, 1, data if len(data) <= HEAD_BYTES else _to_line_end(data[:HEAD_BYTES]))
         chunk = _Chunk(self.size, self.next_line, data)
         if self.current is not None:
             self._search(self.current, data)
@@ -169,14 +165,19 @@ class _Scan:
         if end > len(chunk.data):
             data += after[: end - len(chunk.data)]
         first_line = chunk.first_line + chunk.data.count(b"\n", 0, start)
+        data = _to_line_end(data)
         if at < AROUND_BYTES and self.before.data:
             prefix = self.before.data[at - AROUND_BYTES :]
-            return _from_line_start(Part(chunk.offset - len(prefix), first_line - prefix.count(b"\n"), prefix + data))
-        return (
-            _from_line_start(Part(chunk.offset + start, first_line, data))
-            if start
-            else Part(chunk.offset, first_line, data)
-        )
+            part = Part(chunk.offset - len(prefix), first_line - prefix.count(b"\n"), prefix + data)
+        else:
+            part = Part(chunk.offset + start, first_line, data)
+        return _from_line_start(part) if part.offset else part
+
+
+def _to_line_end(data: bytes) -> bytes:
+    """Return data without the line that is cut off at its end; a very long line stays as it is."""
+    end = data.rfind(b"\n", len(data) - AROUND_BYTES // 2 if len(data) > AROUND_BYTES else len(data))
+    return data if end < 0 else data[:end]
 
 
 def _from_line_start(part: Part) -> Part:

@@ -137,4 +137,6 @@ def kind_of_signal(number: int) -> FailureKind:
         return FailureKind.DEPENDENCY  # built for another processor
     if number == SIGINT:
         return FailureKind.USER_INTERRUPT
+    if number == SIGABRT:
+        return FailureKind.SEGFAULT  # native code gave up, and left no word
     return FailureKind.HOST_OOM if number == SIGKILL else FailureKind.KILLED_BY_SIGNAL

@@ -20,7 +20,7 @@ _LABELS = re.compile(
     \[(?:rank|default|local_rank|r)\ ?(\d+)\]:?\ ?                                  # torchrun
     | \[\d+,(\d+)\]<std(?:err|out)>:\ ?                                             # mpirun
     | \((?:[\w.:<>/-]+\ )?pid=(\d+)(?:,\ ip=[\w.:]+)?\)\ ?                          # ray
-    | \ {0,3}(\d{1,4}):\ (?=\S|\ \ )                                                # srun --label
+    | \ {0,3}(\d{1,4}):\                                                 # srun --label
     | ((?=[\w.-]*\d)[\w.-]{1,64}):\ (?=Traceback\ \(|\ \ +File\ "|[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)\b)
     | (?P<service>[\w.-]{1,64})\ +\|\ (?!\d)                                        # docker compose
     | \[?\d{4}-\d\d-\d\d[T\ ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?:?\ ?(?:std(?:out|err)\ [FP]\ )?

@@ -24,6 +24,8 @@ class Notice:
     is_fact: bool = False  # kernel or scheduler say so: nothing outranks it
     is_echo: bool = False
     signal: int | None = None  # what a process is said to have died of
+    is_launchers: bool = False  # a launcher says so of one of its processes
+    rank: str | None = None  # which process a launcher saw end first
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -35,7 +37,9 @@ _FACTS: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
         K.GPU_HARDWARE,
         _compiled(
             r"DUE TO NODE FAILURE|[Nn]ode failure on |NVRM: Xid|\bXid \(PCI|NVRM: .{0,80}fallen off the bus|"
-            r"^Xid (?:error|\d+)|GPU\d*.{0,40}uncorrectable ECC|nvidia-nvswitch\d*: SXid|JobState=NODE_FAIL|Unable to determine the device handle for (?:GPU|gpu)|GPU is lost\\."
+            r"^Xid (?:error|\d+)|GPU\d*.{0,40}uncorrectable ECC"
+            r"|nvidia-nvswitch\d*: SXid|JobState=NODE_FAIL"
+            r"|Unable to determine the device handle for (?:GPU|gpu)|GPU is lost\\."
         ),
     ),
     (
@@ -72,7 +76,9 @@ _STEP_CANCELLED = re.compile(r"\*\*\* STEP .{1,200} CANCELLED AT|Job step aborte
 _NATIVE = re.compile(
     r"^\s*what\(\):|terminate called|^terminating (?:due to"
     r"|with) uncaught|^Fatal Python error: |^\s*F\d{4} |^\[?\w*FATAL|"
-    r"libc\+\+abi|^\*\*\* Check failure|^Check failed|^Error .{0,200} (?:at line|in file) |Memory access fault by GPU|thread terminated with exception|^\S+\.c(?:u"
+    r"libc\+\+abi|^\*\*\* Check failure|^Check failed"
+    r"|^Error .{0,200} (?:at line|in file) |Memory access fault by GPU"
+    r"|thread terminated with exception|^\S+\.c(?:u"
     r"|pp|c):\d+:? .{0,300}Assertion|CUDA Error:"
 )
 _MEMORY_FAULT = re.compile(
@@ -84,14 +90,15 @@ _MEMORY_FAULT = re.compile(
     r"|double-linked|unsorted)|stack smashing detected"
     r"|traps: .{1,60} (?:general protection|trap)"
     r"|realloc\(\): invalid|malloc_consolidate|Segmentation fault"
-    r"|^Bus error|: Bus error|!!!!!!! Segfault encountered|SIGSEGV"
+    r"|^Bus error|: Bus error|!!!!!!! Segfault encountered"
+    r"|(?:[Ss]ignal:?|[Rr]eceived|[Cc]aught|by|got) SIGSEGV|^SIGSEGV"
 )
 _ASSERTED_ON_GPU = re.compile(r"\.cu\w*:\d+: .{0,300}: block: \[\d+,\d+,\d+\], thread: \[")
 
 _LINK_FAILED = re.compile(
     r"Watchdog caught collective operation timeout"
     r"|Timeout at NCCL work|Some NCCL operations have failed or timed out"
-    r"|Heartbeat monitor timed out|ProcessGroup\w+ watchdog (?:hang|got stuck)"
+    r"|Heartbeat monitor timed out|ProcessGroup\w+(?:'s)? watchdog (?:hang|got stuck)"
     r"|Timed out waiting \d+ms|[Rr]endezvous.{0,80}(?:timed out"
     r"|timeout|TimeoutError)|Wait timeout|ProcessGroup\w*.{0,200}(?:timed out|[Tt]imeout)"
     r"|Waiting in store based barrier to initialize process group|(?:client|server) socket has (?:timed out|failed)"
@@ -107,6 +114,7 @@ _STUCK = re.compile(
     r" (?:to be )?(?:hung|stuck|hanging|deadlocked|stalled|frozen)\b)"
     r"|(?i:deadlock detected|possible deadlock|hang detected|stall detected)"
 )
+_SUPPOSES = re.compile(r"\b(?:if|whether|may|might|can|could|would|when|avoid|prevent|potential|detects?)\b")
 _ARGUMENTS = re.compile(
     r"^[\w./-]{1,80}: error: (?:the following arguments are required"
     r"|unrecognized arguments|argument |ambiguous option|invalid choice|too few|no such option)"
@@ -156,13 +164,17 @@ _NOT_STARTED: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
 _INTERPRETER = re.compile(
     r"^\S*python\S*: |.*(?:command not found$|error while loading shared libraries|symbol lookup error)"
 )
+_RANK_LEFT = re.compile(r"failed \(exitcode: -?[1-9]\d*\) local_rank: (\d+)")
+_NUMBERS = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+SHAPES_LIMIT = 5000
 _SAYS_ERROR = re.compile(
     r"^(?:[\w./\[\] -]{0,60}[\s\[\]|:-])?(?:ERROR|CRITICAL|FATAL|Fatal|[Ff]atal error|[Ee]rror"
     r"|ABORT(?:ING|ED)?|E)\b\s*[\]|:>-]"
     r"|^(?:[\w]+\.)*[A-Z]\w*(?:Error|Exception): |^E\d{4} |\[E\d{3} |^ERROR\b|\| ERROR "
 )
 _GETS_OVER = re.compile(
-    r"(?i:retry|retries|again|skipp(?:ed|ing)|ignor(?:ed|ing)|fall(?:ing)? ?back|non-?fatal|recover|continu|attempt \d"
+    r"(?i:retry|retries|again|skipp(?:ed|ing)|ignor(?:ed|ing)"
+    r"|fall(?:ing)? ?back|non-?fatal|recover|continu|attempt \d"
     r"|warn)"
 )
 _INTERRUPTED = re.compile(
@@ -180,18 +192,36 @@ _ASKED_TO_LEAVE = re.compile(
 )
 
 
+_HINT = re.compile(
+    "err|fatal|fail|kill|memory|oom|xid|nvrm|cancel|abort|time[do]|timeout|limit|stuck|hang|hung|blocked|lock"
+    "|stall|no progress|no output|no new|heartbeat|interrupt|signal|sig[a-z]{2,5}|terminat|fault|exception|quit"
+    "|illegal|assert|what\\(\\)|\\(\\): |corrupt|smash|no such|not found|denied|space left|too many|can't|cannot"
+    "|unable|exit|died|evict|preempt|node |state=|\\^c|quota|no module|override|resource|frozen|unrespons|libc"
+    "|check failed|low on|barrier|socket|rendezvous|traps|mismatch"
+)
+
+
 def notices(lines: Sequence[LogLine], taken: set[int]) -> list[Notice]:
     """Return every notice of a failure; ``taken`` are the lines that belong to tracebacks."""
     found: list[Notice] = []
+    silent: set[str] = set()  # shapes of lines that tell nothing: most lines of a log differ in numbers only
     for at, line in enumerate(lines):
-        if at not in taken and line.text and not line.text.isspace():
-            notice = _notice(line.text, at)
-            if notice is not None:
-                found.append(notice)
+        if at in taken or not line.text:
+            continue
+        shape = _NUMBERS.sub("0", line.text)
+        if shape in silent:
+            continue
+        notice = _notice(line.text, at)
+        if notice is not None:
+            found.append(notice)
+        elif len(silent) < SHAPES_LIMIT:
+            silent.add(shape)
     return found
 
 
 def _notice(text: str, at: int) -> Notice | None:
+    if not _HINT.search(text.lower()):
+        return None
     for kind, pattern in _FACTS:
         if pattern.search(text):
             return Notice(kind, at, is_fact=True)
@@ -202,16 +232,23 @@ def _notice(text: str, at: int) -> Notice | None:
         return Notice(saying.kind if saying is not None and saying.kind is K.NAN_LOSS else K.CUDA_ERROR, at)
     if _LINK_FAILED.search(text):
         return Notice(K.NCCL_TIMEOUT, at)
-    if _STUCK.search(text):
+    if _STUCK.search(text) and not _SUPPOSES.search(text):
         return Notice(K.HANG, at)
     if _INTERRUPTED.search(text):
         return Notice(K.USER_INTERRUPT, at, is_echo=True, signal=SIGINT)
     asked = _ASKED_TO_LEAVE.search(text)
     if asked is not None:
         return _asked(asked, at)
-    number = shell_signal(text) or launcher_signal(text)
+    number = shell_signal(text)
     if number is not None:
         return Notice(kind_of_signal(number), at, is_echo=True, signal=number)
+    left = _RANK_LEFT.search(text)
+    number = launcher_signal(text)
+    if number is not None:
+        rank = left.group(1) if left is not None else None
+        return Notice(kind_of_signal(number), at, is_echo=True, signal=number, is_launchers=True, rank=rank)
+    if left is not None:
+        return Notice(K.CODE_ERROR, at, is_echo=True, is_launchers=True, rank=left.group(1))
     if _MEMORY_FAULT.search(text):
         return Notice(K.SEGFAULT, at)
     return _of_words(text, at)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from overnight.domain.crash_lines import LogLine
 
-_LOSS = re.compile(
-    r"(?<![A-Za-z])(?P<key>(?:[A-Za-z]+[ _/.-]){0,3}loss(?:es)?)[\"']?\)?\s*(?:[:=|]"
-    r"|\bis\b|->)?\s*[\[(]?[\"']?(?:tensor\(|np\.float\d+\()?\s*"
-    r"(?P<value>[-+]?(?:nan|inf(?:inity)?)\b|[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)",
-    re.IGNORECASE,
+_VALUE = re.compile(
+    r"(?:es)?[\"']?\)?\s*(?:[:=|]|\bis\b|->)?\s*[\[(]?[\"']?(?:tensor\(|np\.float\d+\()?\s*"
+    r"([-+]?(?:nan|inf(?:inity)?)\b|[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)"
 )
+_HELD_OUT = re.compile(r"\b(?:eval|val|test|dev|valid|validation)[ _/.-](?:[a-z]+[ _/.-])?$")
 _NORM = re.compile(
     r"grad(?:ient)?[ _]?norm[\"']?\s*[:=]?\s*[\"']?(?:tensor\()?(?P<value>nan"
     r"|[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)",
@@ -31,7 +30,7 @@ _ENDED_WELL = re.compile(
     r"|[Ss]aved (?:final )?(?:model|adapter|checkpoint) (?:to"
     r"|in|at)|JobState=COMPLETED|`Trainer\.fit` stopped"
 )
-_SUMMARY = re.compile(r"train_runtime|Run summary|wandb:|best|improved|initial|from inf", re.IGNORECASE)
+_NO_REPORT = ("train_runtime", "run summary", "wandb:", "best", "improved", "initial", "from inf")
 _DIVERGED = 1000.0
 _ENOUGH = 2
 
@@ -50,18 +49,31 @@ def losses(lines: Sequence[LogLine]) -> list[LossLine]:
     """Return the lines that report a loss, in order."""
     found: list[LossLine] = []
     for at, line in enumerate(lines):
-        text = line.text
-        if ("loss" not in text and "Loss" not in text and "LOSS" not in text) or _SUMMARY.search(text):
+        text = line.text[:1500].lower()
+        if "loss" not in text or any(word in text for word in _NO_REPORT):
             continue
-        values = [(match.group("key").lower(), _number(match.group("value"))) for match in _LOSS.finditer(text[:1500])]
+        values, is_training = _reported(text)
         if not values:
             continue
-        norm = _NORM.search(text)
-        is_norm_bad = norm is not None and norm.group("value").lower() == "nan"
-        is_bad = any(not math.isfinite(value) for _, value in values) or (is_norm_bad and values[0][1] == 0.0)
-        is_training = not all(re.match(r"(?:eval|val|test|dev|valid)", key) for key, _ in values)
-        found.append(LossLine(at, values[0][1], is_bad or is_norm_bad, is_training))
+        norm = _NORM.search(text) if "norm" in text else None
+        is_norm_bad = norm is not None and norm.group("value") == "nan"
+        is_bad = is_norm_bad or not all(math.isfinite(value) for value in values)
+        found.append(LossLine(at, values[0], is_bad, is_training))
     return found
+
+
+def _reported(text: str) -> tuple[list[float], bool]:
+    """Return the losses of a line, and whether one of them is of training."""
+    values: list[float] = []
+    is_training = False
+    at = text.find("loss")
+    while at >= 0:
+        value = _VALUE.match(text, at + 4)
+        if value is not None:
+            values.append(float(value.group(1)))
+            is_training = is_training or _HELD_OUT.search(text[max(at - 30, 0) : at]) is None
+        at = text.find("loss", at + 4)
+    return values, is_training
 
 
 def divergence(found: Sequence[LossLine]) -> LossLine | None:
@@ -89,30 +101,31 @@ def _explosion(newest: Sequence[LossLine]) -> LossLine | None:
     return newest[-3] if is_lost else None
 
 
-def _number(text: str) -> float:
-    return float(text)
+def last_moved(lines: Sequence[LogLine], found: Sequence[LossLine]) -> int:
+    """Return the index before which no failure was the end: training went on, or ended as it should; -1 without such.
 
-
-def went_on(lines: Sequence[LogLine], found: Sequence[LossLine], after: int) -> bool:
-    """Return whether training went on after a line: more losses or steps, or an end as it should be."""
-    if sum(line.at > after for line in found) >= _ENOUGH:
-        return True
+    After it there are at most a loss, a few steps, or the last states of a bar: what other processes still say.
+    """
+    num_losses = 0
+    loss_lines = {line.at for line in found}
     steps: set[str] = set()
     bars: dict[str, set[int]] = {}
-    for line in lines[after + 1 :]:
-        text = line.text
-        if _ENDED_WELL.search(text):
-            return True
+    for at in range(len(lines) - 1, -1, -1):
+        text = lines[at].text
+        num_losses += at in loss_lines
+        if num_losses >= _ENOUGH or _ENDED_WELL.search(text):
+            return at
         bar = _BAR.search(text)
         if bar is not None:
-            bars.setdefault(bar.group(2), set()).add(int(bar.group(1)))
-            if len(bars[bar.group(2)]) > _ENOUGH:
-                return True
+            seen = bars.setdefault(bar.group(2), set())
+            seen.add(int(bar.group(1)))
+            if len(seen) > _ENOUGH:
+                return at
         elif (step := _STEP.search(text)) is not None and "File" not in text:
             steps.add(step.group(0).lower())
             if len(steps) > _ENOUGH + 1:
-                return True
-    return False
+                return at
+    return -1
 
 
 def ended_well(lines: Sequence[LogLine], after: int = -1) -> bool:

@@ -182,22 +182,24 @@ _LINK: tuple[Saying, ...] = (
     _says(
         K.NCCL_TIMEOUT,
         r"gloo/.{0,200}(?:Connection (?:closed|reset)|Connect|Broken pipe|Read error|Write error)",
-        r"ncclRemoteError|ncclSystemError|ncclInternalError|ncclInProgress|ncclUnhandled|NCCL error|NCCL WARN",
         r"NCCL communicator was aborted|Connection closed by (?:remote )?(?:peer|localRank)|remote process exited",
-        r"(?:recvValue|sendBytes|recvBytes|recvVector|TCPStore).{0,120}(?:failed|[Cc]onnection"
-        r"|Broken pipe)|TCP client failed",
-        r"DistNetworkError|DistBackendError|Connection reset by peer.{0,80}(?:store|c10d)|c10d::",
+        r"(?:recvValue|sendBytes|recvBytes|recvVector|TCPStore).{0,120}(?:failed|[Cc]onnection|Broken pipe)",
+        r"TCP client failed|Connection reset by peer.{0,80}(?:store|c10d)|ncclRemoteError",
         is_echo=True,
+    ),
+    _says(
+        K.NCCL_TIMEOUT,
+        r"ncclSystemError|ncclInternalError|ncclInProgress|ncclUnhandled|NCCL error|DistNetworkError|DistBackendError",
     ),
 )
 
 SAYINGS: tuple[Saying, ...] = (*_DEVICE, *_MACHINE, *_LINK)
 
 
-def meaning(text: str, *, but: Saying | None = None) -> Saying | None:
-    """Return the first saying that a text contains, other than ``but``."""
+def meaning(text: str) -> Saying | None:
+    """Return the first saying that a text contains."""
     text = text[:20_000]
     for saying in SAYINGS:
-        if saying is not but and saying.pattern.search(text):
+        if saying.pattern.search(text):
             return saying
     return None

@@ -16,7 +16,7 @@ from overnight.domain.attempt import FailureKind
 from overnight.domain.crash_exceptions import Weight, judge
 from overnight.domain.crash_lines import LogLine, read_lines
 from overnight.domain.crash_notices import Notice, notices
-from overnight.domain.crash_numbers import LossLine, divergence, ended_well, losses, went_on
+from overnight.domain.crash_numbers import LossLine, divergence, ended_well, last_moved, losses
 from overnight.domain.crash_tracebacks import Link, Raised, chains
 from overnight.domain.printable import shown
 
@@ -45,6 +45,9 @@ class Finding:
     at: int  # index of the line
     signal: int | None = None
     is_caught: bool = False  # somebody caught the exception
+    stream: str = ""  # which process says so
+    is_launchers: bool = False
+    left: str | None = None  # the rank that ended first, as its launcher tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class _Case:
         groups = chains(lines)
         taken = {at for group in groups for raised in group for at in range(raised.first, raised.last + 1)}
         self.findings = [finding for group in groups if (finding := _of_chain(group)) is not None]
-        self.findings += [_of_notice(notice) for notice in notices(lines, taken)]
+        self.findings += [_of_notice(notice, lines) for notice in notices(lines, taken)]
         self.findings.sort(key=lambda finding: finding.at)
         self.lost: LossLine | None = divergence(self.losses)
 
@@ -116,14 +119,8 @@ class _Case:
 
     def _standing(self) -> list[Finding]:
         """Return the findings after which training did not go on."""
-        standing: list[Finding] = []
-        moved: dict[int, bool] = {}
-        for finding in self.findings:
-            is_over = moved.get(finding.at)
-            if is_over is None:
-                is_over = moved[finding.at] = went_on(self.lines, self.losses, finding.at)
-            if not is_over:
-                standing.append(finding)
+        moved = last_moved(self.lines, self.losses)
+        standing = [finding for finding in self.findings if finding.at >= moved]
         if not standing and self.end.is_known and not self.end.is_clean:
             standing = [finding for finding in self.findings if finding.rank is not Rank.ECHO and not finding.is_caught]
         return standing
@@ -158,8 +155,10 @@ class _Case:
 
     def _before_the_kernel(self, fact: Finding, found: Sequence[Finding]) -> Finding:
         """Return what the program itself says where the GPU's driver only reports a fault of the program."""
-        if self.lines[fact.at].text.find("Xid") < 0 or not _is_fault_of_program(self.lines[fact.at].text):
-            return fact
+        facts = [finding for finding in found if finding.rank is Rank.FACT and finding.kind is K.GPU_HARDWARE]
+        broken = [finding for finding in facts if not _is_fault_of_program(self.lines[finding.at].text)]
+        if broken:
+            return broken[0]
         own = [finding for finding in found if finding.kind in (K.CUDA_ERROR, K.CUDA_OOM)]
         return own[0] if own else fact
 
@@ -191,16 +190,21 @@ class _Case:
 
     def _root_of_echoes(self, found: Sequence[Finding]) -> Finding:
         """Return the echo that tells most, where there are only echoes."""
-        order = {K.SEGFAULT: 0, K.HOST_OOM: 1, K.USER_INTERRUPT: 2}
         echoes = [finding for finding in found if finding.rank is Rank.ECHO]
-        signals = [f for f in echoes if f.signal not in (None, ends.SIGTERM, ends.SIGABRT)]
-        asked_first = next((f for f in echoes if f.signal is not None), None)
-        if asked_first is not None and asked_first.signal in (ends.SIGTERM, ends.SIGHUP):
-            return asked_first
-        if signals:
-            return min(signals, key=lambda finding: (order.get(finding.kind, 3), finding.at))
-        worded = [finding for finding in echoes if finding.signal is None]
-        return worded[0] if worded else echoes[0]
+        asked = [f for f in echoes if f.signal in (ends.SIGTERM, ends.SIGHUP) and not f.is_launchers]
+        died = [f for f in echoes if f.signal is not None and f.signal not in (ends.SIGTERM, ends.SIGHUP)]
+        if asked and not any(finding.at < asked[0].at for finding in died):
+            return asked[0]
+        if died:
+            return min(died, key=lambda finding: (_TELLING.get(finding.signal or 0, 1), finding.at))
+        ended = [finding for finding in echoes if finding.signal is not None and finding.left is not None]
+        if ended:
+            return ended[0]
+        words = [finding for finding in echoes if finding.signal is None and finding.left is None]
+        left = [f for f in echoes if f.left is not None and not any(word.stream == f.left for word in words)]
+        if left and (not words or all(word.kind is K.NCCL_TIMEOUT and word.stream for word in words)):
+            return left[0]
+        return (words or echoes)[0]
 
     def _of_lost_numbers(self) -> Verdict:
         assert self.lost is not None
@@ -236,11 +240,23 @@ class _Case:
         return tuple(clues.values())[:EVIDENCE_LIMIT]
 
 
-def _of_notice(notice: Notice) -> Finding:
+_TELLING = {11: 0, 7: 0, ends.SIGABRT: 2}
+"""Of several signals that processes died of, a memory fault tells most, an abort least."""
+
+
+def _of_notice(notice: Notice, lines: Sequence[LogLine]) -> Finding:
     rank = Rank.FACT if notice.is_fact else Rank.ECHO if notice.is_echo else Rank.SPECIFIC
     if rank is Rank.SPECIFIC and notice.kind in (K.NCCL_TIMEOUT, K.HANG):
         rank = Rank.GENERAL
-    return Finding(notice.kind, rank, notice.at, notice.signal)
+    return Finding(
+        notice.kind,
+        rank,
+        notice.at,
+        notice.signal,
+        stream=lines[notice.at].stream,
+        is_launchers=notice.is_launchers,
+        left=notice.rank,
+    )
 
 
 def _of_chain(group: Sequence[Raised]) -> Finding | None:
@@ -257,12 +273,12 @@ def _of_chain(group: Sequence[Raised]) -> Finding | None:
     if one.kind is K.NCCL_TIMEOUT and rank is Rank.SPECIFIC:
         rank = Rank.GENERAL
     is_caught = not group[0].is_uncaught and not any(link.is_original for link in group)
-    return Finding(one.kind, rank, raised.last, is_caught=is_caught)
+    return Finding(one.kind, rank, raised.last, one.signal, is_caught=is_caught, stream=raised.stream)
 
 
 def _is_fault_of_program(text: str) -> bool:
     """Return whether an Xid tells of a fault that programs cause, not hardware."""
-    return any(f": {number}," in text for number in (13, 31, 43, 45, 8))
+    return "Xid" in text and any(f": {number}," in text for number in (13, 31, 43, 45, 8))
 
 
 def _of_end(end: ends.End) -> tuple[FailureKind, float]:
