@@ -911,7 +911,7 @@ PERMISSION = _of(
         "PermissionError: [Errno 13] Permission denied: '/data/out/checkpoint-10'", "/usr/lib/python3.11/os.py:makedirs"
     ),
     cache=traceback(
-        "PermissionError: [Errno 13] Permission denied: '/root/.cache/huggingface/hub'",
+        "PermissionError: [Errno 13] Permission denied: '/home/me/.cache/huggingface/hub'",
         "SITE/huggingface_hub/file_download.py:hf_hub_download",
     ),
     lock=chained(
