@@ -26,6 +26,7 @@ BENCHES: dict[str, dict[str, list[str]]] = {
     "cli": {"full": [], "quick": ["--rounds", "5"]},
     "validation": {"full": ["--gigabyte"], "quick": ["--megabytes", "50"]},
     "checkpoint": {"full": [], "quick": ["--rounds", "5"]},
+    "hangs": {"full": ["--torch"], "quick": ["--quick"]},
     "training": {"full": [], "quick": ["--rounds", "1", "--rows", "800"]},
 }
 HIDDEN = {"bench", "ok"}
