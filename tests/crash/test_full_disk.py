@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from overnight.domain import pace
 from overnight.domain.job import JobState
 from simulated_rig import Rig
 
@@ -79,5 +80,28 @@ def test_a_disk_that_is_full_at_the_start_of_a_job_keeps_it_waiting(small_disk: 
         assert rig.jobs()[0].attempts == 0
         filler.unlink()
         rig.wait(rig.is_done)
+    finally:
+        rig.end()
+
+
+def test_a_trainer_that_cannot_write_its_heartbeat_is_not_taken_for_stuck(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given limits that are learnt (1 s for a step here), when the disk is full for 4 s, then nobody is ended."""
+    rig = Rig(small_disk / "workspace", monkeypatch).make(files=1, rows=400, checkpoint__every_steps=1000)
+    try:
+        rig.simulate(step_s=0.1)
+        context = rig.context()
+        context.patiences = pace.scaled(pace.PATIENCE, 0.1)
+        rig.tick_until(context, lambda: rig.step() >= 12)
+        seen, filler = rig.step(), fill(small_disk)
+        deadline = time.monotonic() + 4
+        rig.tick_until(context, lambda: time.monotonic() > deadline)
+        assert rig.step() <= seen + 3, "no heartbeat could be written"
+        assert context.watched is not None
+        assert (context.watched.stop, context.watched.suspicion) == (None, None)
+        filler.unlink()
+        rig.tick_until(context, rig.is_done, timeout=60)
+        assert len(rig.attempts()) == 1
     finally:
         rig.end()

@@ -160,6 +160,18 @@ def test_a_stopped_trainer_is_continued_within_seconds_at_default_settings(rig: 
     assert len(rig.events("attempt.woken")) == 1
 
 
+def test_a_stopped_trainer_that_is_to_pause_hears_it(rig: Rig) -> None:
+    rig.simulate(step_s=0.1)
+    rig.make(files=1)
+    context = rig.context()
+    rig.tick_until(context, lambda: rig.step() >= 6)
+    os.kill(trainer(rig), signal.SIGSTOP)
+    rig.wish("paused")
+    rig.tick_until(context, lambda: context.standing.state == "paused")  # the grace is 30 s
+    (only,) = rig.attempts()
+    assert (only.outcome, only.signal) == (Outcome.PREEMPTED, None)
+
+
 # what must never be ended
 
 

@@ -169,6 +169,13 @@ def wake(
     context.tell("woken", message, kind="attempt.woken", at=now.unix, attempt=attempt.id)
 
 
+def keep_awake(context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, now: Moment) -> None:
+    """Continue a trainer that is asked to leave and that somebody stopped: it could not hear it."""
+    verdict = judge(context, attempt, watched)
+    if verdict.verdict is Verdict.WAKE:
+        wake(context, attempt, watched, launcher, verdict, now)
+
+
 def _suspect(
     context: Context, attempt: Attempt, watched: Watched, launcher: Launcher, verdict: Health, now: Moment
 ) -> None:

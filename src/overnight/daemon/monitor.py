@@ -123,6 +123,8 @@ def _judge(context: Context, attempt: Attempt, watched: Watched, launcher: Launc
             if found is None:
                 return
             leaving.ask(context, attempt, watched, launcher, Stop(reason=found.reason), EndedBy.STUCK, now)
-    elif wanted is not None and wanted.is_immediate:
-        watched.stop = wanted
+    else:
+        anti_stuck.keep_awake(context, attempt, watched, launcher, now)
+        if wanted is not None and wanted.is_immediate:
+            watched.stop = wanted
     leaving.escalate(context, attempt, watched, launcher, context.limits.watch.grace_s, now)

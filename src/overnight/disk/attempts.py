@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -26,10 +27,14 @@ from typing import Any, TypeVar
 
 from overnight.disk import files
 from overnight.domain.attempt import Heartbeat, Report, Spec
+from overnight.domain.errors import DiskError
 
 Record = TypeVar("Record", Heartbeat, Report, Spec)
 
 SCHEMA = 1
+MOST_PROGRESS = 1_000_000_000
+"""A time of the heartbeat's file below so many nanoseconds after 1970 is no time, but progress told on a full disk."""
+
 METRICS_LINE_BYTES = 512
 """More than a line of numbers takes."""
 
@@ -99,16 +104,28 @@ def read_spec(folder: Path) -> Spec:
 
 
 def write_heartbeat(folder: Path, heartbeat: Heartbeat) -> None:
-    """Replace the heartbeat; never torn, not synced."""
-    files.write_json_atomically(folder / "heartbeat.json", dataclasses.asdict(heartbeat))
+    """Replace the heartbeat; never torn, not synced.
+
+    Raises DiskError. Where the disk takes no file, the time of the last one still tells how far the work is: a full
+    disk must not make a trainer look stuck.
+    """
+    path = folder / "heartbeat.json"
+    try:
+        files.write_json_atomically(path, dataclasses.asdict(heartbeat))
+    except DiskError:
+        with contextlib.suppress(OSError):
+            files.set_time(path, nanoseconds=heartbeat.progress)
+        raise
 
 
 def read_heartbeat(folder: Path) -> Heartbeat | None:
     """Return the newest heartbeat, or None where there is none yet or it cannot be read."""
     try:
-        return _to_record(Heartbeat, files.read_json(folder / "heartbeat.json"))
+        heartbeat = _to_record(Heartbeat, files.read_json(folder / "heartbeat.json"))
+        told = os.stat(folder / "heartbeat.json").st_mtime_ns
     except (OSError, ValueError):
         return None
+    return dataclasses.replace(heartbeat, progress=told) if heartbeat.progress < told < MOST_PROGRESS else heartbeat
 
 
 def write_report(folder: Path, report: Report) -> None:

@@ -10,6 +10,7 @@ How it behaves is ordered from outside: see behaviour.py.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import hashlib
 import json
@@ -27,7 +28,7 @@ from overnight.disk import attempts, checkpoints, files, fingerprints
 from overnight.disk.layout import Layout
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
 from overnight.domain.checkpoint import Manifest, Verdict, step_of
-from overnight.domain.errors import ExitCode
+from overnight.domain.errors import DiskError, ExitCode
 from overnight.trainer import faults
 from overnight.trainer.behaviour import FAULTS, VARIABLE, Fault, Options, die_by, eat, hang, pulse, read_options
 
@@ -69,6 +70,7 @@ class Simulation:
         self.total: int | None = None
         self.committed: int | None = None
         self.loss: float | None = None
+        self.lines: list[dict[str, Any]] = []  # numbers that the disk has not taken yet
         self.leaked: list[bytearray] = []
         self.base = self._look_at_base()
 
@@ -163,7 +165,10 @@ class Simulation:
         trace = int(self.model.chain[:6], 16) / 16**6  # the loss hangs on everything done before, as a real one does
         self.loss = round(4.0 / (1.0 + 0.1 * self.model.step) + 1e-3 * trace, 9)
         self._beat()
-        attempts.append_metrics(self.folder, {"step": self.model.step, "loss": self.loss, "at": time.time()})
+        self.lines.append({"step": self.model.step, "loss": self.loss, "at": time.time()})
+        with contextlib.suppress(OSError):
+            attempts.append_metrics(self.folder, *self.lines)
+            self.lines.clear()
 
     def _is_asked(self) -> bool:
         unwatched_s = attempts.unwatched_s(self.folder)
@@ -280,15 +285,14 @@ class Simulation:
 
     def _beat(self) -> None:
         self.progress += 1
-        attempts.write_heartbeat(
-            self.folder,
-            Heartbeat(
-                attempt=self.spec.attempt, pid=os.getpid(), phase=self.phase, progress=self.progress,
-                step=self.model.step, total=self.total, loss=self.loss, eval_loss=None, learning_rate=None, epoch=None,
-                tokens_per_second=None, eta_s=None, checkpoint=self.committed, phase_since=self.phase_since,
-                beat_at=attempts.boot_time(), written_at=time.time(), boot_id=attempts.boot_id(),
-            ),
+        heartbeat = Heartbeat(
+            attempt=self.spec.attempt, pid=os.getpid(), phase=self.phase, progress=self.progress,
+            step=self.model.step, total=self.total, loss=self.loss, eval_loss=None, learning_rate=None, epoch=None,
+            tokens_per_second=None, eta_s=None, checkpoint=self.committed, phase_since=self.phase_since,
+            beat_at=attempts.boot_time(), written_at=time.time(), boot_id=attempts.boot_id(),
         )  # fmt: skip
+        with contextlib.suppress(DiskError):  # as the real one: a full disk must not end the training
+            attempts.write_heartbeat(self.folder, heartbeat)
 
     def _report(
         self, outcome: Outcome, kind: FailureKind | None, message: str, *, charged: bool = False, notes: Any = None
