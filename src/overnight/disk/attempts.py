@@ -114,7 +114,7 @@ def write_heartbeat(folder: Path, heartbeat: Heartbeat) -> None:
         files.write_json_atomically(path, dataclasses.asdict(heartbeat))
     except DiskError:
         with contextlib.suppress(OSError):
-            files.set_time(path, nanoseconds=heartbeat.progress)
+            os.utime(path, ns=(heartbeat.progress, heartbeat.progress))  # a full disk takes that
         raise
 
 

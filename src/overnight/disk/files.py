@@ -107,11 +107,6 @@ def _remove_quietly(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def set_time(path: Path, *, nanoseconds: int) -> None:
-    """Set both times of a file that is there: a full disk takes that, too. Errors pass as OSError."""
-    os.utime(path, ns=(nanoseconds, nanoseconds))
-
-
 def write_json_durably(path: Path, value: Any) -> None:
     """Write JSON durably, indented, with a final newline."""
     write_durably(path, json_bytes(value))
