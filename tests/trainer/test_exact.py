@@ -100,6 +100,18 @@ def test_without_the_data_cursor_the_comparison_fails(tmp_path: Path, monkeypatc
     assert any(undisturbed[name] != disturbed[name] for name in undisturbed if ".safetensors" in name)
 
 
+def test_a_job_that_passes_step_two_to_the_thirty_one_ends_with_the_weights_of_one_that_begins_at_nought(
+    tmp_path: Path,
+) -> None:
+    states = []
+    for start in (0, 2**31 - 4):
+        rig = Rig(tmp_path / str(start), checkpoint__every_steps=3)
+        report = rig.train(1, rig.rows(sums(1, 32), "a"), fault="step:6:raise", start_step=start, seed=1000)
+        assert report.step == start + 8
+        states.append({name: value for name, value in rig.state().items() if name != "cursor"})
+    assert states[0] == states[1]
+
+
 def test_a_weight_that_changes_by_itself_is_seen_in_the_numbers_of_the_next_step(tmp_path: Path) -> None:
     rig = Rig(tmp_path, checkpoint__every_steps=100)
     rows = rig.rows(sums(1, 32), "a")

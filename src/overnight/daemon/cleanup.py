@@ -22,14 +22,16 @@ from overnight.domain.retention import Item
 STAGING = ".staging"
 LOG_TAIL_BYTES = 256 << 10
 RETRY_S = 30.0
+TIDY_AT_ONCE = 200
+"""So many ended attempts are looked at in one tick."""
+
 TRASH_EVERY_S = 60.0
 """So often the trash is looked through; longer gaps between two looks do not make it older."""
 
 
 def tidy(context: Context, now: Moment) -> None:
     """Remove one surplus checkpoint a tick, and what ended attempts left behind."""
-    if context.memory.pop("untidied", True):
-        _tidy_attempts(context)
+    _tidy_attempts(context)
     if context.memory.pop("crashes_untidied", True):
         _tidy_crashes(context)
     _tidy_trash(context, now)
@@ -116,23 +118,38 @@ def _tidy_trash(context: Context, now: Moment) -> None:
 
 
 def _tidy_attempts(context: Context) -> None:
-    """Remove the scratch of ended attempts; what they were told, what they said and measured stays."""
+    """Remove the scratch of ended attempts; what they were told, what they said and measured stays.
+
+    A new loop looks through all of them, some in each tick; afterwards only those that ended since are looked at: after
+    years there are many.
+    """
+    waiting: list[str] | None = context.memory.get("untidied")
+    if waiting is None:
+        waiting = context.memory["untidied"] = os.listdir(context.layout.attempts)
+    if not waiting:
+        return
     busy = {attempt.id for attempt in queue.open_attempts(context.connection)}
     busy |= {attempt.id for attempt in queue.unsettled_attempts(context.connection)}
-    try:
-        folders = [Path(entry.path) for entry in os.scandir(context.layout.attempts) if entry.is_dir()]
-    except OSError:
-        return
-    for folder in folders:
-        if folder.name not in busy:
-            _tidy_attempt(context.layout, folder)
+    for _ in range(min(len(waiting), TIDY_AT_ONCE)):
+        name = waiting.pop()
+        if name not in busy:  # those come again when they have ended
+            _tidy_attempt(context.layout, context.layout.attempt(name))
+
+
+def mark_untidied(context: Context, attempt: str) -> None:
+    """Say that an attempt has ended: its scratch may go."""
+    if "untidied" in context.memory:
+        context.memory["untidied"].append(attempt)
 
 
 def _tidy_attempt(layout: Layout, folder: Path) -> None:
+    if not folder.is_dir():
+        return
     if (folder / "output").exists():
         files.remove_tree(folder / "output", inside=layout.attempts)
-    for name in ("notice.json", "watched"):
-        files.remove_file(folder / name)
+    for path in _entries(folder):
+        if path.name in ("notice.json", "watched") or is_orphaned_temporary(path):
+            files.remove_file(path)
     logs.keep_tail(folder / "trainer.log", LOG_TAIL_BYTES)
 
 
@@ -145,7 +162,7 @@ def remove_leftovers(layout: Layout) -> list[str]:
             if path.name.startswith(removal.REMOVING) or is_torn:
                 files.remove_tree(path, inside=layout.model)
                 removed.append(path.name)
-    for folder in (layout.root, layout.state, layout.status_file.parent, *_entries(layout.attempts)):
+    for folder in (layout.root, layout.state, layout.status_file.parent):
         for path in _entries(folder):
             if is_orphaned_temporary(path):
                 files.remove_file(path)

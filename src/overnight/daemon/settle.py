@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from overnight.daemon import crashing, filing, replaying
+from overnight.daemon import cleanup, crashing, filing, replaying
 from overnight.daemon.context import Context, Moment
 from overnight.database import crashes as stored
 from overnight.database import intents, queue
@@ -27,7 +27,7 @@ def settle_attempts(context: Context, now: Moment) -> None:
         if judged is not None:
             crashing.keep_evidence(context, judged, now)
             queue.set_settled(context.connection, attempt.id)
-            context.memory["untidied"] = True
+            cleanup.mark_untidied(context, attempt.id)
             replaying.compare_ended(context, attempt, now)
     _withdraw_stale(context, now)
     filing.file_ended(context, now)
