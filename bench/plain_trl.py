@@ -16,40 +16,27 @@ from typing import Any
 from work import BATCH_SIZE, LEARNING_RATE, LORA_ALPHA, LORA_DROPOUT, LORA_R, MAX_LENGTH
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("work", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--save-every", type=int, default=0, help="0: only at the end")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+def build_trainer(
+    place: Path, out: Path, *, save_every: int, device: str, threads: int, save_limit: int | None, callbacks: list[Any]
+) -> Any:
+    """Return the trainer; torch is loaded here."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     from datasets import load_dataset
     from peft import LoraConfig
-    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    options.out.mkdir(parents=True, exist_ok=True)
-
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            with open(options.out / "steps.txt", "a") as file:  # readable at once, by whoever watches
-                file.write(f"{time.time()}\n")
-
-    rows = load_dataset("json", data_files=str(options.work / "rows.jsonl"), split="train")
-    on_gpu = options.device == "cuda"
+    on_gpu = device == "cuda"
     config = SFTConfig(
-        str(options.out),
+        str(out),
         per_device_train_batch_size=BATCH_SIZE,
         num_train_epochs=1,
         save_strategy="steps",
-        save_steps=options.save_every or 10**9,
-        save_total_limit=3,
+        save_steps=save_every or 10**9,
+        save_total_limit=save_limit,
         logging_steps=20,
         report_to="none",
         max_length=MAX_LENGTH,
@@ -64,10 +51,10 @@ def main() -> None:
         average_tokens_across_devices=False,
         model_init_kwargs={"dtype": "bfloat16" if on_gpu else "float32"},
     )
-    trainer = SFTTrainer(
-        str(options.work / "base"),
+    return SFTTrainer(
+        str(place / "base"),
         args=config,
-        train_dataset=rows,
+        train_dataset=load_dataset("json", data_files=str(place / "rows.jsonl"), split="train"),
         peft_config=LoraConfig(
             r=LORA_R,
             lora_alpha=LORA_ALPHA,
@@ -75,8 +62,31 @@ def main() -> None:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         ),
-        callbacks=[Clock()],
+        callbacks=callbacks,
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--save-every", type=int, default=0, help="0: only at the end")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    from transformers import TrainerCallback
+
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            with open(options.out / "steps.txt", "a") as file:  # readable at once, by whoever watches
+                file.write(f"{time.time()}\n")
+
+    trainer = build_trainer(
+        options.work, options.out, save_every=options.save_every, device=options.device, threads=options.threads,
+        save_limit=3, callbacks=[Clock()],
+    )  # fmt: skip
     trainer.train()
 
 

@@ -233,6 +233,13 @@ class Rig:
 
     # the end
 
+    def settle(self) -> None:
+        """End everything and put the database into one file, so that the folder can be copied."""
+        self.end()
+        connection = self.connect()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+
     def end(self) -> None:
         """End every process of this workspace."""
         for path in Path("/proc").glob("[0-9]*/cmdline"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from overnight.disk import base_models, checkpoints, files, fingerprints, trust
 from overnight.disk.layout import Layout
 from overnight.domain import start
+from overnight.domain.config import ConfigProblem
 from overnight.domain.errors import ConfigError
 from overnight.domain.start import Base, Start
 
@@ -25,6 +26,12 @@ def find(layout: Layout, *, base_model: str | None, ever_committed: int | None) 
     if newest is not None:
         trust.remember(layout, newest)
     return start.judge(newest, passed_over, base=_base(layout, base_model), ever_committed=ever_committed)
+
+
+def base_problems(layout: Layout, *, base_model: str) -> list[ConfigProblem]:
+    """Return what is wrong with the base model by content, without reading any checkpoint's."""
+    newest = checkpoints.newest_complete(layout.model)
+    return start.base_problems(newest, _base(layout, base_model)) if newest is not None else []
 
 
 def told_step(layout: Layout) -> int | None:

@@ -37,7 +37,7 @@ def paused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         rig.tick_until(context, lambda: rig.step() >= 17)
         rig.wish("paused")
         rig.tick_until(context, lambda: context.standing.state == "paused")
-        rig.end()
+        rig.settle()
         yield rig
 
 

@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         rig.wish("paused")
         rig.tick_until(context, lambda: context.standing.state == "paused")
         rig.submit("next.jsonl", rows=8)
-        rig.end()
+        rig.settle()
         yield rig
 
 

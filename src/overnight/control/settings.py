@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from overnight import starting
 from overnight.disk import config, locked
 from overnight.disk.layout import Layout
 from overnight.domain.config import LOCKED_KEYS, ConfigProblem, Settings, flatten
@@ -57,7 +58,8 @@ def check(layout: Layout) -> Checked:
         return Checked(settings=None, locked=lock, problems=[*problems, *_locked_in_raw(raw, lock)])
     if not lock.readable:
         problems = [*problems, unreadable_lock()]
-    problems = [*problems, *locked_keys_changed(settings, lock), *_base_model(layout, settings)]
+    base = _base_model(layout, settings) or starting.base_problems(layout, base_model=settings.base_model)
+    problems = [*problems, *locked_keys_changed(settings, lock), *base]
     return Checked(settings=settings, locked=lock, problems=problems)
 
 

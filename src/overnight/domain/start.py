@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from overnight.domain.checkpoint import CheckpointReport, Verdict, checkpoint_name
 from overnight.domain.config import ConfigProblem
@@ -47,7 +48,7 @@ def judge(
 
     ``ever_committed`` is a step that is known to have been saved once.
     """
-    hindrances = [*_nothing_to_trust(newest, passed_over, ever_committed), *_base_problems(newest, base)]
+    hindrances = [*_nothing_to_trust(newest, passed_over, ever_committed), *base_problems(newest, base)]
     return Start(
         newest=newest,
         passed_over=passed_over,
@@ -83,6 +84,11 @@ def _nothing_to_trust(
         )
 
 
+def base_problems(newest: CheckpointReport | None, base: Base) -> list[ConfigProblem]:
+    """Return what is wrong with the base model, as one problem at most: one cause, one word."""
+    return list(islice(_base_problems(newest, base), 1))
+
+
 def _base_problems(newest: CheckpointReport | None, base: Base) -> Iterable[ConfigProblem]:
     if base.trouble is not None:
         yield ConfigProblem(
@@ -93,7 +99,6 @@ def _base_problems(newest: CheckpointReport | None, base: Base) -> Iterable[Conf
             expected="a folder with a Hugging Face model",
             fix="mount it, or bring it back",
         )
-        return
     if _recorded(newest, "base_model") is not None and base.path is not None and not base.path.startswith("/"):
         yield ConfigProblem(
             key="base_model",
@@ -103,7 +108,6 @@ def _base_problems(newest: CheckpointReport | None, base: Base) -> Iterable[Conf
             expected="the folder that the checkpoints were trained on",
             fix="mount it, or bring it back",
         )
-        return
     for name, code, what, now in (
         ("tokenizer", "tokenizer", "tokenizer or chat template", base.tokenizer),
         ("base_model", "base_content", "base model", base.fingerprint),
@@ -118,7 +122,6 @@ def _base_problems(newest: CheckpointReport | None, base: Base) -> Iterable[Conf
                 expected=f"{expected} ({checkpoint_name(newest.step) if newest is not None else ''})",
                 fix="bring the old files back; for another base model make a new workspace with overnight init",
             )
-            return  # a changed tokenizer changes the whole folder too: one cause, one word
 
 
 def _recorded(newest: CheckpointReport | None, name: str) -> str | None:
