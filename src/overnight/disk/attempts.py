@@ -67,7 +67,7 @@ def boot_time() -> float:
 
 
 def _to_record(kind: type[Record], value: Any) -> Record:
-    """Read a record: unknown fields are ignored, missing ones raise ValueError."""
+    """Read a record: unknown fields are ignored, missing ones without a default raise ValueError."""
     if not isinstance(value, dict):
         raise ValueError(f"{kind.__name__} is not a JSON object")
     if value.get("schema") != SCHEMA:
@@ -76,7 +76,8 @@ def _to_record(kind: type[Record], value: Any) -> Record:
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         if field.name not in value:
-            if field.default is not dataclasses.MISSING and field.name != "schema":
+            has_default = field.default is not field.default_factory  # else both are MISSING
+            if has_default and field.name != "schema":
                 continue  # a trainer of an earlier version, which the loop has adopted
             raise ValueError(f"{kind.__name__} lacks '{field.name}'")
         fields[field.name] = _to_type(hints[field.name], value[field.name])

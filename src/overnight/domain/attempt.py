@@ -18,7 +18,7 @@ An ended attempt has one outcome, set once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -169,6 +169,7 @@ class Report:
     samples: dict[str, object] | None
     notes: list[str]  # things worth telling, such as an evaluation that ran out of time
     ended_at: float  # unix seconds, UTC
+    bad_rows: list[int] = field(default_factory=list)  # rows that alone give no number, where that is the failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,3 +192,4 @@ class Spec:
     seed: int  # of this job: order of rows, dropout
     threads: int
     created_at: float
+    left_out: list[int] = field(default_factory=list)  # numbers of rows that are not trained: they gave no number

@@ -64,6 +64,11 @@ class TrainSettings(_Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="where to train; auto takes what is there"
     )
+    nan_rows: Literal["stop", "skip"] = Field(
+        "stop",
+        description="rows whose loss alone is no number: stop (the file is set aside, they are named), or go on without"
+        " them (skip)",
+    )
     threads: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="CPU threads of the trainer; null takes what the machine offers at the job's start"
     )

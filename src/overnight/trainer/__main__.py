@@ -84,7 +84,8 @@ def crashed(pulse: Pulse, error: BaseException) -> Report:
     text = "".join(traceback.format_exception(error))
     print(text, file=sys.stderr, flush=True)
     failure = failures.judge(error)
-    return pulse.report(Outcome.CRASHED, failure.message, kind=failure.kind, traceback=text, charged=failure.charged)
+    report = pulse.report(Outcome.CRASHED, failure.message, kind=failure.kind, traceback=text, charged=failure.charged)
+    return dataclasses.replace(report, bad_rows=list(getattr(error, "rows", ())))
 
 
 def work(folder: Path, spec: Spec, pulse: Pulse, planned: faults.Faults) -> Report:

@@ -29,9 +29,9 @@ from overnight.domain.checkpoint import checkpoint_name
 from overnight.domain.errors import DiskError
 from overnight.trainer import model as models
 from overnight.trainer import saving
-from overnight.trainer.batches import Batch, BatchLog
 from overnight.trainer.failures import CorruptError, LostModelError, MismatchError, NonFiniteError
 from overnight.trainer.faults import Faults
+from overnight.trainer.guard import Guard
 from overnight.trainer.pulse import Pulse
 from overnight.trainer.run import Run
 from overnight.trainer.wishes import Wishes
@@ -84,59 +84,6 @@ def adopt_optimizer(optimizer: Any, checkpoint: Path) -> None:
             fix="see overnight config lock",
         )
     optimizer.load_state_dict({"state": theirs["state"], "param_groups": ours["param_groups"]})
-
-
-class Guard(transformers.TrainerCallback):  # type: ignore[misc]
-    """Ends the attempt when the loss or the gradient is no number, before it can reach the weights on disk."""
-
-    def __init__(self, batches: BatchLog, pulse: Pulse) -> None:
-        self.batches = batches
-        self.pulse = pulse
-        self.tokens = 0  # of the step being made
-        self._losses: list[Any] = []
-        self._seen: list[Batch] = []
-
-    def watch(self, model: Any) -> None:
-        """Keep the loss of each forward pass in training."""
-        model.register_forward_hook(self._keep)
-
-    def _keep(self, module: Any, _: Any, output: Any) -> None:
-        if module.training:
-            self._losses.append(output.loss.detach())
-            self._seen.append(self.batches.next())
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A new pass over the data."""
-        self.batches.forget()
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Look at the losses of this step."""
-        values = torch.stack(self._losses).tolist() if len(self._losses) > 1 else [self._losses[0].item()]
-        seen, self._losses, self._seen = self._seen, [], []
-        self.tokens = sum(batch.tokens for batch in seen)
-        for value, batch in zip(values, seen, strict=True):
-            if not math.isfinite(value):
-                raise self._refusal("loss", value, state, args, batch.rows)
-        self._rows = [number for batch in seen for number in batch.rows]
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-        """Look at the gradient of this step, before anything is saved."""
-        norm = logs.get("grad_norm")
-        if norm is not None and not math.isfinite(norm):
-            raise self._refusal("gradient", norm, state, args, self._rows, offset=0)
-
-    def _refusal(
-        self, what: str, value: float, state: Any, args: Any, rows: list[int], *, offset: int = 1
-    ) -> NonFiniteError:
-        step = state.global_step + offset
-        in_rows = f", in rows {', '.join(map(str, rows[:20]))}" if rows else ""
-        epoch = f"{state.epoch:.2f}" if state.epoch is not None else "0"
-        return NonFiniteError(
-            f"The {what} is no number at step {step} of this job (epoch {epoch}{in_rows})",
-            found=f"{value}",
-            expected="a finite number; nothing of this step was saved",
-            fix=f"look at these rows, or lower train.learning_rate (now {args.learning_rate:g})",
-        )
 
 
 class Reporter(transformers.TrainerCallback):  # type: ignore[misc]

@@ -53,6 +53,8 @@ class Account:
     trained: int = 0
     held_out: int = 0
     dropped: int = 0
+    left_out: int = 0
+    left_out_tokens: int = 0
     tokens: TokenCounts = field(default_factory=TokenCounts)
     held_out_tokens: int = 0
     dropped_rows: list[int] = field(default_factory=list)  # numbers of the first ones, from 1
@@ -75,10 +77,12 @@ class Account:
             "truncated": self.tokens.truncated,
             "dropped": self.tokens.dropped,
             "held_out": self.held_out_tokens,
+            "left_out": self.left_out_tokens,
             "rows_total": self.rows,
             "rows_trained": self.trained,
             "rows_dropped": self.dropped,
             "rows_held_out": self.held_out,
+            "rows_left_out": self.left_out,
         }
 
 
@@ -100,6 +104,7 @@ def prepare(
     scratch: Path,
     pulse: Pulse,
     wishes: Wishes,
+    left_out: frozenset[int] = frozenset(),
 ) -> Prepared:
     """Encode the stored rows of a job.
 
@@ -113,7 +118,7 @@ def prepare(
     try:
         with files.open_new(path) as sink, pyarrow.ipc.new_stream(sink, SCHEMA) as writer:
             for chunk in _chunks(rows, digest.update):
-                table = _encode_chunk(chunk, encoder, settings, share, account, held_out)
+                table = _encode_chunk(chunk, encoder, settings, share, account, held_out, left_out)
                 writer.write_batch(table)
                 pulse.beat()
                 wishes.obey_at_once()
@@ -166,6 +171,7 @@ def _encode_chunk(
     share: float,
     account: Account,
     held_out: list[dict[str, Any]],
+    left_out: frozenset[int],
 ) -> pyarrow.RecordBatch:
     encoded = encoder.encode_all(
         (_row(number, line) for number, line in chunk),
@@ -183,6 +189,11 @@ def _encode_chunk(
             account.held_out_tokens += item.counts.total
             if len(held_out) < settings.evaluation.max_examples and not item.is_dropped:
                 held_out.append({"input_ids": item.input_ids, "labels": item.labels})
+            continue
+        if number in left_out and not item.is_dropped:
+            account.left_out += 1
+            account.left_out_tokens += item.counts.total
+            kept.append((number, item))  # it keeps its place, and the batches leave it out
             continue
         account.tokens += item.counts
         if item.is_dropped:

@@ -15,6 +15,8 @@ K = FailureKind
 class NonFiniteError(OvernightError):
     """The loss, the gradients or the weights are no longer numbers."""
 
+    rows: tuple[int, ...] = ()  # that are to blame, each alone; empty where that is not known
+
 
 class MismatchError(OvernightError):
     """A checkpoint does not belong to what is to be trained."""

@@ -2,8 +2,9 @@
 
 ``OVERNIGHT_FAULT=SITE:COUNT:ACTION[:once]``, for example ``step:7:kill``. Sites: ``load`` (before torch is imported),
 ``step`` (job step about to be made), ``eval`` (batch of an evaluation, counted over the run), ``save`` (a checkpoint is
-written and not yet committed, counted over the run), ``rows`` (a forward pass of so many rows has been made),
-``report`` (before the last word). With ``once`` only the first attempt of a job meets it.
+written and not yet committed, counted over the run), ``rows`` (a forward pass of so many rows has been made), ``row``
+(a forward pass that holds the row of that number), ``report`` (before the last word). With ``once`` only the first
+attempt of a job meets it.
 
 Of a spare trainer: ``spare_load`` (before it loads), ``spare_order`` (asked to fork), ``spare_forked`` (before it says
 so), ``spare_go`` (before it passes the word on).

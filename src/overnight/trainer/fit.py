@@ -29,6 +29,7 @@ from overnight.trainer import callbacks, data, saving
 from overnight.trainer import model as models
 from overnight.trainer.batches import BatchLog
 from overnight.trainer.evaluation import Measure
+from overnight.trainer.guard import Guard
 from overnight.trainer.run import Run
 from overnight.trainer.start import check_start, describe, read_start, require_steps
 
@@ -55,6 +56,7 @@ def fit(run: Run) -> Report:
         scratch=run.scratch,
         pulse=pulse,
         wishes=run.wishes,
+        left_out=frozenset(spec.left_out),
     )
     pulse.accounts = prepared.account.numbers()
     pulse.stretch = prepared.account.stretch
@@ -93,9 +95,9 @@ def train(
     """Run the trainer, evaluate at the end, and say how it went."""
     spec, pulse = run.spec, run.pulse
     trainer = build(run, prepared, loaded, device)
-    batches = BatchLog(trainer.data_collator)
+    batches = BatchLog(trainer.data_collator, spec.left_out, blank=loaded.tokenizer.pad_token_id or 0)
     trainer.data_collator = batches
-    guard = callbacks.Guard(batches, pulse)
+    guard = Guard(batches, pulse, run.faults)
     guard.watch(trainer.model)
     leaver = callbacks.Leaver(run.wishes)
     measure = Measure(run, trainer, batches, prepared.held_out)

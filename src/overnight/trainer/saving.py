@@ -83,6 +83,7 @@ def describe(lineage: Lineage, place: Place) -> Manifest:
             "step_in_epoch": place.step_in_epoch,
             "rows": place.rows,
             "seed": spec.seed,
+            **({"left_out": sorted(spec.left_out)} if spec.left_out else {}),
         },
         fingerprints=lineage.fingerprints,
         environment=lineage.environment,
