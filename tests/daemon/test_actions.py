@@ -12,7 +12,7 @@ from control_group import memory_group
 from overnight.daemon import holding
 from overnight.database import queue
 from overnight.domain.attempt import FailureKind, Outcome
-from overnight.domain.job import JobState
+from overnight.domain.job import JobMove, JobState
 from simulated_rig import Rig
 
 
@@ -144,3 +144,53 @@ def test_a_hold_is_of_the_moment_and_looks_at_the_newest_failures_only(rig: Rig)
 
     job = rig.jobs()[0]
     assert holding.why_wait(context, job, Moment(unix=time.time(), boot=0.0)) is None
+
+
+def numbers(rig: Rig) -> list[int]:
+    return [int(row.partition(":")[2]) + 1 for row in rig.model()["ledger"]]
+
+
+def test_a_row_that_gives_no_number_is_left_out_where_that_is_the_policy(rig: Rig, expected: dict[str, Any]) -> None:
+    rig.simulate(fault="row@17")
+    rig.make(files=1, train={"batch_size": 4, "threads": 1, "nan_rows": "skip"})
+    rig.tick_until(rig.context(), rig.is_done)
+    undisturbed = [int(row.partition(":")[2]) + 1 for row in expected["ledger"]]
+    assert numbers(rig) == [number for number in undisturbed if number != 17]
+    (told,) = rig.events("job.retry")
+    assert "without rows 17 (train.nan_rows is skip; 1 of 64 rows are left out now)" in told["message"]
+    assert rig.jobs()[0].charged == 0
+    connection = rig.connect()
+    assert queue.accounting(connection, 1)["left_out"] == [17]
+    connection.close()
+
+
+def test_by_default_such_a_file_is_set_aside_after_its_tries_and_the_queue_goes_on(rig: Rig) -> None:
+    rig.simulate(fault="row@17")
+    rig.make(files=1, queue__max_attempts=2)
+    context = rig.context()
+    rig.tick_until(context, lambda: rig.jobs()[0].state is JobState.FAILED)
+    assert rig.jobs()[0].charged == 2
+    rig.simulate()
+    rig.submit("good.jsonl")
+    rig.tick_until(context, lambda: rig.jobs()[1].state is JobState.SUCCEEDED)
+
+
+def test_no_number_without_a_row_to_blame_is_set_aside_whatever_the_policy(rig: Rig) -> None:
+    rig.simulate(fault="nan@3")
+    rig.make(files=1, train={"batch_size": 4, "threads": 1, "nan_rows": "skip"}, queue__max_attempts=2)
+    rig.tick_until(rig.context(), lambda: rig.jobs()[0].state is JobState.FAILED)
+    assert rig.jobs()[0].charged == 2
+
+
+def test_a_job_queued_again_by_the_operator_begins_with_all_its_rows(rig: Rig) -> None:
+    rig.simulate(fault="row@17")
+    rig.make(files=1, train={"batch_size": 4, "threads": 1, "nan_rows": "skip"}, queue__max_attempts=1)
+    context = rig.context()
+    rig.tick_until(context, lambda: rig.events("job.retry"))
+    rig.simulate(fault="nan@12")
+    rig.tick_until(context, lambda: rig.jobs()[0].state is JobState.FAILED)
+    connection = rig.connect()
+    assert queue.accounting(connection, 1)["left_out"] == [17]
+    queue.move(connection, 1, JobMove.RESUBMIT, expected=JobState.FAILED, reason="again", now=time.time())
+    assert "left_out" not in queue.accounting(connection, 1)
+    connection.close()

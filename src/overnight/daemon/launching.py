@@ -62,6 +62,7 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment
         seed=seed_of(settings.seed, plan.start_step),
         threads=threads_of(settings),
         created_at=now.unix,
+        left_out=queue.accounting(context.connection, job.id).get("left_out", []),
     )
     attempts.write_spec(folder, spec)
     attempts.touch_watched(folder)

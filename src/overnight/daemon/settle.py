@@ -6,14 +6,13 @@ Every change names the state that it expects: what an interrupted settling had a
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from overnight.daemon import cleanup, crashing, filing, replaying
+from overnight.daemon import cleanup, crashing, filing, repairing, replaying
 from overnight.daemon.context import Context, Moment
 from overnight.database import crashes as stored
 from overnight.database import intents, queue
 from overnight.disk import attempts, trust
-from overnight.domain import hold, micro_batch, retry
+from overnight.domain import hold, retry
 from overnight.domain.attempt import Attempt, FailureKind, Outcome, Report
 from overnight.domain.checkpoint import CheckpointReport, Verdict
 from overnight.domain.job import Job, JobMove, JobState
@@ -120,7 +119,7 @@ def _retry(context: Context, job: Job, attempt: Attempt, report: Report | None, 
         filing.show_waiting(context, job, now)
         return
     history = queue.attempts_since_submit(context.connection, job.id)
-    smaller = _smaller_batch(context, job, attempt, report)
+    repair = repairing.repair_of(context, job, attempt, report)
     decision = retry.decide(
         [*[past for past in history if past.number < attempt.number], attempt],
         checkpoint=report.checkpoint if report is not None else _reached(context, attempt),
@@ -128,7 +127,7 @@ def _retry(context: Context, job: Job, attempt: Attempt, report: Report | None, 
         charged_before=job.charged,
         max_attempts=context.limits.queue.max_attempts,
         now=now.unix,
-        repair=_in_words(job, smaller) if smaller is not None else None,
+        repair=repair.words if repair is not None else None,
         is_shared=attempt.kind is not FailureKind.CUDA_OOM and hold.is_shared(stored.newest_ended(context.connection)),
     )
     verb = JobMove.GIVE_UP if isinstance(decision, GiveUp) else JobMove.RETRY
@@ -136,38 +135,14 @@ def _retry(context: Context, job: Job, attempt: Attempt, report: Report | None, 
         context.connection, job.id, verb, expected=JobState.RUNNING, reason=decision.reason, now=now.unix,
         level="error" if verb is JobMove.GIVE_UP else "warning",
         not_before=None if isinstance(decision, GiveUp) else decision.not_before,
-        charge=decision.charge, settings=smaller, attempt=attempt.id,
+        charge=decision.charge, settings=repair.settings if repair is not None else None,
+        accounting=repair.accounting if repair is not None else None, attempt=attempt.id,
         failure=attempt.kind.value if attempt.kind else None,
     )  # fmt: skip
     if moved:
         context.log.warning("%s (job %d): %s", job.file, job.id, decision.reason)
     if verb is JobMove.RETRY:
         filing.show_waiting(context, job, now)
-
-
-def _smaller_batch(context: Context, job: Job, attempt: Attempt, report: Report | None) -> dict[str, Any] | None:
-    """Return the job's settings with a smaller micro-batch, where its device had no room for one in training."""
-    if attempt.kind is not FailureKind.CUDA_OOM or job.settings is None or job.start_step is None:
-        return None
-    total = report.total if report is not None else _total(context, attempt)
-    if total is None:
-        return None  # it did not come to train: the batch is not to blame
-    queue.set_steps(context.connection, job.id, total - job.start_step)  # a quick one was never seen at work
-    batch = micro_batch.smaller(micro_batch.of_settings(job.settings))
-    return micro_batch.with_batch(job.settings, batch) if batch is not None else None
-
-
-def _total(context: Context, attempt: Attempt) -> int | None:
-    heartbeat = attempts.read_heartbeat(context.layout.attempt(attempt.id))
-    return heartbeat.total if heartbeat is not None else None
-
-
-def _in_words(job: Job, settings: dict[str, Any]) -> str:
-    before, after = micro_batch.of_settings(job.settings or {}), micro_batch.of_settings(settings)
-    return (
-        f"with {after} instead of {before} rows and passes in a step, the same rows in each step (the next job begins"
-        f" with what config.json says: set train.batch_size there to keep it small)"
-    )
 
 
 def _reached(context: Context, attempt: Attempt) -> int | None:

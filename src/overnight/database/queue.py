@@ -162,26 +162,28 @@ def move(
     not_before: float | None = None,
     charge: bool = False,
     settings: dict[str, Any] | None = None,
+    accounting: dict[str, Any] | None = None,
     **data: Any,
 ) -> bool:
     """Make one move of the machine; False where the job is not in the expected state (nothing is changed then).
 
-    ``settings`` replace the frozen ones in the same transaction.
+    ``settings`` replace the frozen ones, ``accounting`` what was counted, in the same transaction.
     """
     target = jobs.MOVES[expected, verb]
     with transaction(connection):
         changed = connection.execute(
             "UPDATE jobs SET state = ?, reason = ?, finished_at = ?, not_before = coalesce(?, not_before),"
-            " charged = charged + ?, settings = coalesce(?, settings) WHERE id = ? AND state = ?",
+            " charged = charged + ?, settings = coalesce(?, settings), accounting = coalesce(?, accounting)"
+            " WHERE id = ? AND state = ?",
             (
                 target.value, reason, now if target in jobs.ENDED else None, not_before, int(charge),
-                json.dumps(settings) if settings is not None else None, job, expected.value,
+                _json(settings), _json(accounting), job, expected.value,
             ),
         ).rowcount  # fmt: skip
         if changed and verb is JobMove.RESUBMIT:  # a new life: nothing of the old one counts
             connection.execute(
                 "UPDATE jobs SET charged = 0, filed = 0, not_before = 0, settings = NULL, start_step = NULL,"
-                " steps = NULL, forgiven = attempts WHERE id = ?",
+                " steps = NULL, forgiven = attempts, accounting = json_remove(accounting, '$.left_out') WHERE id = ?",
                 (job,),
             )
         if changed:
@@ -196,6 +198,10 @@ def move(
                 **data,
             )
     return bool(changed)
+
+
+def _json(value: dict[str, Any] | None) -> str | None:
+    return json.dumps(value) if value is not None else None
 
 
 def set_priority(connection: sqlite3.Connection, job: int, priority: Priority, *, now: float) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -60,8 +60,9 @@ def read_options(text: str) -> Options:
 class Fault(Exception):
     """A failure that was ordered."""
 
-    def __init__(self, kind: FailureKind, *, charged: bool) -> None:
+    def __init__(self, kind: FailureKind, *, charged: bool, bad_rows: Sequence[int] = ()) -> None:
         super().__init__(f"simulated {kind.value}")
+        self.bad_rows = list(bad_rows)
         self.kind = kind
         self.charged = charged
 

@@ -11,6 +11,7 @@ How it behaves is ordered from outside: see behaviour.py.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import faulthandler
 import hashlib
 import json
@@ -149,6 +150,10 @@ class Simulation:
         return order
 
     def _step(self, rows: list[str]) -> None:
+        left_out = {str(number - 1) for number in self.spec.left_out}
+        rows = [row for row in rows if row.partition(":")[2] not in left_out]
+        if self.options.fault == "row" and f"{self.spec.dataset_id[:12]}:{self.options.fault_step - 1}" in rows:
+            raise Fault(FailureKind.NAN_LOSS, charged=True, bad_rows=[self.options.fault_step])
         if self.options.step_s:
             time.sleep(self.options.step_s)
         burned_until = time.process_time() + self.options.burn_s
@@ -311,6 +316,7 @@ class Simulation:
             report = self._report(Outcome.PREEMPTED, None, "asked to leave: saved at a step border")
         except Fault as fault:
             report = self._report(Outcome.CRASHED, fault.kind, str(fault), charged=fault.charged)
+            report = dataclasses.replace(report, bad_rows=fault.bad_rows)
         except MemoryError:
             self.leaked.clear()
             report = self._report(Outcome.CRASHED, FailureKind.HOST_OOM, "no memory left for the trainer")
