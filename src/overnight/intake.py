@@ -119,7 +119,7 @@ def _judge(
     progress: Progress | None,
 ) -> Validation:
     assert claim.file is not None
-    trained = [datasets.find(layout.datasets, known).hashes_file for known in queue.trained_datasets(connection)]
+    trained = [datasets.find(layout.datasets, known).hashes_file for known in arrivals.trained_datasets(connection)]
     try:
         return datasets.store(
             claim.file, layout.datasets, rules=rules_of(settings), encoder=encoder, trained=trained, progress=progress

@@ -90,9 +90,9 @@ def validate(
 
 
 def _trained(connection: sqlite3.Connection) -> list[str]:
-    from overnight.database import queue as store
+    from overnight.database import arrivals
 
-    return store.trained_datasets(connection)
+    return arrivals.trained_datasets(connection)
 
 
 def _tell_added(one: Added, layout: Layout) -> None:

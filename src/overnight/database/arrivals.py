@@ -18,3 +18,9 @@ def is_first_of_its_name(connection: sqlite3.Connection, job: Job) -> bool:
     """Return whether no earlier job's file had the same name."""
     row = connection.execute("SELECT 1 FROM jobs WHERE file = ? AND id < ? LIMIT 1", (job.file, job.id)).fetchone()
     return row is None
+
+
+def trained_datasets(connection: sqlite3.Connection) -> list[str]:
+    """Return the datasets that were trained to the end, each once."""
+    rows = connection.execute("SELECT DISTINCT dataset FROM jobs WHERE state = 'succeeded' AND dataset IS NOT NULL")
+    return [row[0] for row in rows]

@@ -121,12 +121,6 @@ def earlier_with(connection: sqlite3.Connection, sha256: str) -> list[Job]:
     return [_to_job(row) for row in rows]
 
 
-def trained_datasets(connection: sqlite3.Connection) -> list[str]:
-    """Return the datasets that were trained to the end, each once."""
-    rows = connection.execute("SELECT DISTINCT dataset FROM jobs WHERE state = 'succeeded' AND dataset IS NOT NULL")
-    return [row[0] for row in rows]
-
-
 def running(connection: sqlite3.Connection) -> Job | None:
     """Return the job that runs, or None."""
     row = connection.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE state = 'running' ORDER BY id").fetchone()
