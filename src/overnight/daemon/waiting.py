@@ -19,13 +19,16 @@ class Bell:
 
     def __init__(self) -> None:
         self.signals = 0  # how often we were asked to end
+        self._is_closed = False
         self._ear, self._cord = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         os.set_blocking(self._ear, False)
         os.set_blocking(self._cord, False)
 
     def ring(self) -> None:
-        """Wake the loop."""
-        with contextlib.suppress(BlockingIOError):  # it rings already
+        """Wake the loop; an errand that is answered after its end wakes nobody."""
+        if self._is_closed:
+            return
+        with contextlib.suppress(OSError):  # it rings already, or is just closed
             os.write(self._cord, b"!")
 
     def wait(self, seconds: float, *, also: int | None = None, or_else: int | None = None) -> None:
@@ -56,5 +59,6 @@ class Bell:
 
     def close(self) -> None:
         """Give the pipe back."""
+        self._is_closed = True
         os.close(self._ear)
         os.close(self._cord)

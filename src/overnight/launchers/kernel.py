@@ -51,10 +51,11 @@ class MemoryGroup:
 
     def limit_bytes(self) -> int | None:
         """Return the tightest limit on it, its ancestors' included; None where there is none."""
-        limits = [_number(folder / name) for folder in self._upwards() for name in _LIMIT_FILES]
+        limits = [_number(folder / name) for folder in self.levels() for name in _LIMIT_FILES]
         return min((limit for limit in limits if limit is not None and limit < UNLIMITED), default=None)
 
-    def _upwards(self) -> list[Path]:
+    def levels(self) -> list[Path]:
+        """Return its folder and those above it, up to the root of its hierarchy: each may set a limit."""
         folders = [self.folder]
         while folders[-1] != self.top and self.top in folders[-1].parents:
             folders.append(folders[-1].parent)

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from overnight.domain.memory import Room
+from overnight.launchers import kernel
 
 PROC = Path("/proc")
-GROUPS = Path("/sys/fs/cgroup")
+FILES = (
+    ("memory.max", "memory.current", "inactive_file"),  # control groups of version 2
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # and 1
+)
 
 
 def resident_bytes(pid: int) -> int | None:
@@ -36,23 +40,10 @@ def _machine() -> Room | None:
 
 
 def _groups_of(pid: int) -> Iterator[Room | None]:
-    """Yield the limit of each control group that a process is in, up to the root; version 2 or 1."""
-    try:
-        lines = (PROC / str(pid) / "cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0" and not controllers:
-            root, names = GROUPS, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            root, names = GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        folder = root / path.strip("/")
-        for level in (folder, *folder.parents):
-            if level == GROUPS.parent or (root != GROUPS and level == GROUPS):
-                break
+    """Yield the limit of each control group that a process is in, up to the root."""
+    group = kernel.memory_group(pid)
+    for level in group.levels() if group is not None else []:
+        for names in FILES:
             yield _group(level, *names)
 
 
