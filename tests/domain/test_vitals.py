@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.domain.vitals import LOST_S, Stillness, Vitals, after
+from overnight.domain.vitals import LOST_S, MOVED_BYTES, Stillness, Vitals, after
 
 
 def vitals(state: str = "S", *, cpu_s: float = 0.0, **waited: float) -> Vitals:
@@ -61,6 +63,18 @@ def test_a_loop_that_stood_still_begins_anew_and_counts_a_moment_at_most() -> No
     still = after(sure, vitals(), vitals(), passed_s=3600)
     assert (still.charged_s, still.stopped_s, still.burned_s) == (0.0, 0.0, 0.0)
     assert (still.watched_s, still.wall_s, still.lost_s) == (5 + LOST_S, 5 + LOST_S, 3600 - LOST_S)
+
+
+def test_who_reads_or_writes_is_not_charged_however_slow_it_is() -> None:
+    before, now = vitals(), dataclasses.replace(vitals(), io_bytes=MOVED_BYTES)
+    still = step(before, now)
+    assert (still.charged_s, still.watched_s) == (0.0, 0.2)
+    assert step(before, dataclasses.replace(now, io_bytes=MOVED_BYTES - 1)).charged_s == 0.2
+
+
+def test_who_waits_for_a_child_of_its_own_counts_as_computing() -> None:
+    still = step(vitals(), dataclasses.replace(vitals(), has_children=True))
+    assert (still.charged_s, still.burned_s) == (0.2, 0.2)
 
 
 def test_where_the_system_tells_nothing_all_watched_time_counts() -> None:

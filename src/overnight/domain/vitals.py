@@ -1,7 +1,8 @@
 """What the kernel says of a process at one look, and what of the time between two looks counts against it.
 
 A process is blamed for time that it could have used. It could not use the time in which it waited for a processor or
-for the disk, in which it was stopped, or in which the loop that watches it did not run itself and saw nothing.
+for the disk, in which it was stopped, or in which the loop that watches it did not run itself and saw nothing. While it
+reads or writes, however slowly, it does something.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from dataclasses import dataclass, field
 
 LOST_S = 2.0
 """After a longer gap between two looks it was the loop that stood still: a tick comes every 0.2 s."""
+
+MOVED_BYTES = 64 << 10
+"""Who reads or writes so much between two looks loads, downloads or saves: slowly perhaps, but it moves."""
 
 STOPPED, TRACED, DISK, RUNNABLE = "T", "t", "D", "R"
 
@@ -22,6 +26,8 @@ class Vitals:
     state: str  # the kernel's letter for the main thread
     cpu_s: float  # processor time of all threads
     main: int  # the main thread
+    has_children: bool = False  # it may wait for a compiler that it started
+    io_bytes: int = 0  # read and written, from wherever to wherever
     waited_s: Mapping[int, float] = field(default_factory=dict)  # by thread: ready to run, and not let run
 
 
@@ -31,10 +37,8 @@ class Stillness:
 
     wall_s: float = 0.0  # as the loop saw it pass
     watched_s: float = 0.0  # of it: the main thread was not waiting for a processor; held against the ceilings
-    charged_s: float = (
-        0.0  # of it: no thread was waiting for one, nor for the disk, nor stopped; held against what is learnt
-    )
-    burned_s: float = 0.0  # processor time of all threads
+    charged_s: float = 0.0  # of it: it could have used the time, and did not; held against what is learnt
+    burned_s: float = 0.0  # processor time of all threads; all the time while it has children
     stopped_s: float = 0.0  # without a break, up to now
     lost_s: float = 0.0  # the loop did not run
     state: str = ""  # at the last look; "" where nobody can tell
@@ -43,7 +47,8 @@ class Stillness:
 def after(still: Stillness, before: Vitals | None, now: Vitals | None, *, passed_s: float) -> Stillness:
     """Return the stillness after another look, so many seconds after the last one."""
     passed_s = max(0.0, passed_s)
-    burned_s = max(0.0, now.cpu_s - before.cpu_s) if now is not None and before is not None else 0.0
+    own_s = max(0.0, now.cpu_s - before.cpu_s) if now is not None and before is not None else 0.0
+    burned_s = max(own_s, passed_s) if now is not None and now.has_children else own_s
     state = now.state if now is not None else ""
     if passed_s > LOST_S:  # what moved meanwhile is not known, and waking up takes a moment: what is learnt begins anew
         return Stillness(
@@ -52,10 +57,10 @@ def after(still: Stillness, before: Vitals | None, now: Vitals | None, *, passed
             lost_s=still.lost_s + passed_s - LOST_S,
             state=state,
         )
-    waited_s, main_waited_s = _waited(before, now, passed_s=passed_s, burned_s=burned_s)
-    used_s = min(passed_s, burned_s)  # what ran was not waiting, whatever the books say
-    is_held = state in (STOPPED, TRACED, DISK)
-    is_stopped = state == STOPPED and burned_s == 0.0
+    waited_s, main_waited_s = _waited(before, now, passed_s=passed_s, burned_s=own_s)
+    used_s = min(passed_s, own_s)  # what ran was not waiting, whatever the books say
+    is_held = state in (STOPPED, TRACED, DISK) or _moves_bytes(before, now)
+    is_stopped = state == STOPPED and own_s == 0.0
     return Stillness(
         wall_s=still.wall_s + passed_s,
         watched_s=still.watched_s + max(used_s, passed_s - main_waited_s),
@@ -65,6 +70,10 @@ def after(still: Stillness, before: Vitals | None, now: Vitals | None, *, passed
         lost_s=still.lost_s,
         state=state,
     )
+
+
+def _moves_bytes(before: Vitals | None, now: Vitals | None) -> bool:
+    return before is not None and now is not None and now.io_bytes - before.io_bytes >= MOVED_BYTES
 
 
 def _waited(before: Vitals | None, now: Vitals | None, *, passed_s: float, burned_s: float) -> tuple[float, float]:
