@@ -38,7 +38,9 @@ def frozen(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-@pytest.mark.parametrize("verb", ["status", "queue", "events", "checkpoints", "verify", "config check", "config lock"])
+@pytest.mark.parametrize(
+    "verb", ["status", "queue", "events", "checkpoints", "verify", "crashes", "config check", "config lock"]
+)
 def test_looking_works_on_a_read_only_disk(frozen: Path, run: Run, verb: str) -> None:
     assert run("-C", str(frozen), *verb.split()).code == 0
 

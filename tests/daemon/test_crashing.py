@@ -32,9 +32,7 @@ def listing(rig: Rig) -> list[dict[str, Any]]:
     [
         ("kill", "killed_by_signal", "SIGKILL", None, "retry_at_once"),
         ("segv", "segfault", "SIGSEGV", None, "retry_later"),
-        ("exit1", "code_error", None, 1, "retry_later"),
         ("exit0", "code_error", None, 0, "retry_later"),
-        ("crash", "code_error", None, 1, "retry_later"),
         ("dependency", "dependency", None, 1, "wait_for_environment"),
     ],
 )

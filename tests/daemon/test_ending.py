@@ -12,7 +12,7 @@ import pytest
 
 from control_group import memory_group
 from overnight.disk import attempts, endings
-from overnight.domain.attempt import FailureKind, Outcome
+from overnight.domain.attempt import AttemptState, FailureKind, Outcome
 from overnight.domain.job import JobState
 from simulated_rig import Rig
 
@@ -143,3 +143,18 @@ def test_the_ground_is_noted_at_launch_and_grows_with_the_trainer(rig: Rig) -> N
     assert ground is not None
     assert ground.boot_id == attempts.boot_id()
     assert (ground.peak_bytes or 0) > 0
+
+
+@pytest.mark.crash
+def test_a_hang_is_told_as_one_by_a_loop_that_came_after_it_was_judged(rig: Rig) -> None:
+    rig.simulate(fault="hang@8:1")
+    rig.make(files=1, watch__no_progress_s=1.0, watch__grace_s=600.0)
+    context = rig.context()
+    rig.tick_until(context, lambda: rig.attempts() and rig.attempts()[0].state is AttemptState.STOPPING, timeout=60)
+    pid = rig.trainer_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    context.launcher._children.popitem()[1].wait()  # type: ignore[union-attr]
+    rig.tick_until(rig.context(), rig.is_done)
+    first = rig.attempts()[0]
+    assert (first.outcome, first.kind, first.last_step) == (Outcome.HUNG, FailureKind.HANG, 8)

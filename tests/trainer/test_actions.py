@@ -44,7 +44,7 @@ def losses(rig: Rig, *attempt_ids: str) -> dict[int, float]:
     return found
 
 
-@pytest.mark.parametrize(("rows", "passes", "epochs"), [(4, 1, 2), (5, 1, 1), (6, 1, 1)])
+@pytest.mark.parametrize(("rows", "passes", "epochs"), [(4, 1, 2), (5, 1, 1)])
 def test_a_smaller_batch_serves_each_row_once_in_the_same_steps_with_the_same_losses(
     tmp_path: Path, served: dict[str, dict[int, list[int]]], rows: int, passes: int, epochs: int
 ) -> None:
@@ -111,7 +111,11 @@ def with_bad_row(rig: Rig, data: Path, row: int, left_out: list[int]) -> Report:
 def test_a_row_that_gives_no_number_is_named_alone_and_the_job_goes_on_without_it(
     tmp_path: Path, served: dict[str, dict[int, list[int]]], batch_size: int
 ) -> None:
-    changes = {"train__batch_size": batch_size, "checkpoint__every_steps": 2, "train__epochs": 2}
+    changes = {
+        "train__batch_size": batch_size,
+        "checkpoint__every_steps": 2,
+        "train__epochs": 2 if batch_size > 1 else 1,
+    }
     plain = Rig(tmp_path / "plain", **changes)
     plain.train(1, plain.rows(sums(1, ROWS), "a"))
     undisturbed = served.pop("000001-01")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.database import events, queue
-from overnight.disk import attempts, crashes, endings, locked
+from overnight.disk import attempts, crashes, endings, evidence, locked
 from overnight.disk.endings import Ended
 from overnight.domain.attempt import Attempt, AttemptState, FailureKind, Outcome, Report
 from overnight.domain.crash_verdict import classify_log
@@ -28,7 +28,9 @@ def end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, no
     ended = _how(context, folder, attempt, watched, exited, report, now)
     heartbeat = watched.heartbeat
     asked = attempt.state is AttemptState.STOPPING  # perhaps by an earlier loop
-    ended_by = watched.ended_by if watched.stop is not None or not asked else EndedBy.WISH
+    ended_by = watched.ended_by
+    if watched.stop is None and asked:
+        ended_by = EndedBy.STUCK if _was_stuck(folder, attempt) else EndedBy.WISH
     kind, line = _log_of(folder, ended) if report is None else (None, "")
     ending = classify(
         Evidence(
@@ -64,6 +66,12 @@ def end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, no
     context.log.log(30 if level == "warning" else 20, "attempt %s %s: %s", attempt.id, ending.outcome, ending.reason)
     context.watched = None
     context.launcher = None
+
+
+def _was_stuck(folder: Path, attempt: Attempt) -> bool:
+    """Return whether an earlier loop asked an attempt to leave because it was stuck."""
+    hang = evidence.read_hang(folder)
+    return hang is not None and bool(hang.get("reason")) and hang.get("reason") == attempt.reason
 
 
 def _report_of(folder: Path, attempt: Attempt) -> Report | None:
