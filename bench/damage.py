@@ -1,6 +1,6 @@
 """What becomes of a run whose newest checkpoint is damaged: Overnight beside plain TRL, each file, each damage.
 
-    python bench/damage.py [--quick] [--trials N] [--plain-only]
+    python bench/damage.py [--quick] [--trials N] [--only plain|ours]
 
 Both sides train the same rows on the same base and are stopped at step 24, with checkpoints at 6, 12, 18 and 24. For
 each trial one file of checkpoint-24 is cut, emptied, removed, zero-filled, has one bit flipped, or is swapped with that
@@ -136,7 +136,8 @@ def our_side(place: Path, folder: Path, limit: int | None) -> None:
         shutil.copytree(whole, out)
         damage(out / "current_model", name, how)
         trial = Product(out)
-        told = trial.ask("verify")["resume_from"]
+        command = [sys.executable, "-m", "overnight", "-C", str(out), "verify", "--json"]  # 1: it has found the damage
+        told = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)["resume_from"]
         try:
             trial.until_idle(limit_s=600)
             is_same = digest(out / "current_model" / f"checkpoint-{LAST}") == expected
@@ -154,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a few trials a side")
     parser.add_argument("--trials", type=int, default=12, help="of Overnight; each starts real processes; 0 for all")
-    parser.add_argument("--plain-only", action="store_true")
+    parser.add_argument("--only", choices=["plain", "ours"], help="one side")
     parser.add_argument("--side", choices=["plain", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -167,11 +168,12 @@ def main() -> None:
         place = Path(name)
         work.make_base(place / "base")
         work.make_rows(place / "rows.jsonl", LAST * work.BATCH_SIZE)
-        sides = {"plain": 6 if options.quick else 0} | (
-            {} if options.plain_only else {"ours": 3 if options.quick else options.trials}
-        )
-        for side, trials in sides.items():
-            print(json.dumps(summary(side, trials, place)), flush=True)
+        for side, trials in {
+            "plain": 6 if options.quick else 0,
+            "ours": 3 if options.quick else options.trials,
+        }.items():
+            if options.only in (None, side):
+                print(json.dumps(summary(side, trials, place)), flush=True)
 
 
 def summary(side: str, trials: int, place: Path) -> dict[str, Any]:
