@@ -34,7 +34,7 @@ def test_whatever_is_copied_under_a_final_name_while_training_saves_is_whole(rig
     assert rounds >= 3
 
 
-@pytest.mark.parametrize("name", ["with a space", "ünïcode 模型", 'quote\'s "and" $(touch x) `x`', "-C", "line\nbreak"])
+@pytest.mark.parametrize("name", ['ünï 模型 quote\'s "and" $(touch x) `x`', "-C"])
 def test_a_workspace_with_an_odd_name_works_from_anywhere(tmp_path: Path, name: str) -> None:
     root = tmp_path / name
     environment = {**os.environ, "OVERNIGHT_SIMULATED": "step_s=0", "OVERNIGHT_WORKSPACE": name}
