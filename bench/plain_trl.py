@@ -1,8 +1,10 @@
-"""The plain trainer: TRL's SFTTrainer with PEFT, the way a careful user runs it alone. One side of bench/training.py.
+"""The plain trainer: TRL's SFTTrainer with PEFT, the way a careful user runs it alone. One side of bench/training.py
+and of bench/recovery.py.
 
-    python bench/plain_trl.py WORK OUT [--save-every N] [--device cpu] [--threads 1]
+    python bench/plain_trl.py WORK OUT [--save-every N] [--resume] [--device cpu] [--threads 1]
 
-WORK comes from bench/work.py. OUT gets Hugging Face's checkpoints, and steps.txt with the time of each step's end.
+WORK comes from bench/work.py. OUT gets Hugging Face's checkpoints, and steps.txt with the time of each step's end and
+the process that made it.
 """
 
 from __future__ import annotations
@@ -71,23 +73,25 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--save-every", type=int, default=0, help="0: only at the end")
+    parser.add_argument("--resume", action="store_true", help="from the newest checkpoint in OUT, where there is one")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     from transformers import TrainerCallback
+    from transformers.trainer_utils import get_last_checkpoint
 
     options.out.mkdir(parents=True, exist_ok=True)
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             with open(options.out / "steps.txt", "a") as file:  # readable at once, by whoever watches
-                file.write(f"{time.time()}\n")
+                file.write(f"{time.time()} {os.getpid()}\n")
 
     trainer = build_trainer(
         options.work, options.out, save_every=options.save_every, device=options.device, threads=options.threads,
         save_limit=3, callbacks=[Clock()],
     )  # fmt: skip
-    trainer.train()
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(options.out)) if options.resume else None)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ BENCHES: dict[str, dict[str, list[str]]] = {
     "validation": {"full": ["--gigabyte"], "quick": ["--megabytes", "50"]},
     "checkpoint": {"full": [], "quick": ["--rounds", "5"]},
     "hangs": {"full": ["--torch"], "quick": ["--quick"]},
+    "recovery": {"full": [], "quick": ["--rounds", "1", "--kills", "2"]},
     "training": {"full": [], "quick": ["--rounds", "1", "--rows", "800"]},
 }
 HIDDEN = {"bench", "ok"}

@@ -55,7 +55,11 @@ class Plain:
     def ends(self) -> list[float]:
         """Return when each step ended."""
         try:
-            return [float(line) for line in self.steps_file.read_text().splitlines(keepends=True) if line[-1] == "\n"]
+            return [
+                float(line.split()[0])
+                for line in self.steps_file.read_text().splitlines(keepends=True)
+                if line[-1] == "\n"
+            ]
         except FileNotFoundError:
             return []
 

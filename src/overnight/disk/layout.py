@@ -121,6 +121,11 @@ class Layout:
         return self.state / "checkpoints.lock"
 
     @property
+    def tokens(self) -> Path:
+        """Tokens kept for the next attempt."""
+        return self.state / "tokens"
+
+    @property
     def spare_lock(self) -> Path:
         """The lock of the process that forks trainers."""
         return self.state / "spare.lock"

@@ -1,7 +1,7 @@
 """From stored rows to what is trained: tokens in a memory-mapped file, a held-out share, and an account of every token.
 
 Rows are read as a stream, encoded and written to an Arrow file inside the attempt directory, which is then mapped: the
-memory needed does not grow with the file. No cache of any library is used.
+memory needed does not grow with the file. No cache of any library is used; our own is in kept.py.
 
 The account: each row is trained, dropped (nothing supervised is left after the cut) or held out; each token of the rows
 that are not held out is supervised, masked, truncated or dropped, and the four add up to the total. Tokens of held-out
@@ -12,6 +12,7 @@ Whether a row is held out hangs on its bytes alone: the same row is held out in 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from overnight.domain.config import Settings
 from overnight.domain.encoding import Encoded, Encoder, TokenCounts
 from overnight.domain.errors import DataError
 from overnight.domain.rows import Row, RowProblem, parse_line
+from overnight.trainer.kept import Kept
 from overnight.trainer.pulse import Pulse
 from overnight.trainer.wishes import Wishes
 
@@ -60,6 +62,13 @@ class Account:
     dropped_rows: list[int] = field(default_factory=list)  # numbers of the first ones, from 1
     longest: int = 0
     highest_token: int = 0
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Account:
+        """Return the account that was kept. Raises KeyError and TypeError where it is none."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        known = {name: value[name] for name in names}
+        return cls(**{**known, "tokens": TokenCounts(**known["tokens"])})
 
     @property
     def stretch(self) -> float:
@@ -105,14 +114,58 @@ def prepare(
     pulse: Pulse,
     wishes: Wishes,
     left_out: frozenset[int] = frozenset(),
+    kept: Kept | None = None,
 ) -> Prepared:
-    """Encode the stored rows of a job.
+    """Encode the stored rows of a job, or take the tokens that an earlier attempt has kept.
 
     Raises DataError where they are not those that were admitted or nothing supervised is left, AskedToLeave, DiskError.
     """
+    path = scratch / "train.arrow"
+
+    def on_block() -> None:
+        pulse.beat()
+        wishes.obey_at_once()
+
+    known = kept.find(path, on_block=on_block) if kept is not None else None
+    if known is not None:
+        _require_same(_sha256(rows, on_block), dataset_id)
+        account, held_out = Account.of(known), known["held_out_rows"]
+    else:
+        files.remove_file(path)
+        account, held_out = _encode(
+            rows, encoder, settings, path, dataset_id=dataset_id, left_out=left_out, on_block=on_block
+        )
+        if kept is not None:
+            kept.keep(path, {**dataclasses.asdict(account), "held_out_rows": held_out}, on_block=on_block)
+    _require_something(account, settings)
+    train = datasets.Dataset.from_file(str(path))
+    if settings.train.packing:
+        train = pack(train, settings.max_length, scratch=scratch)
+    return Prepared(train, held_out, account)
+
+
+def _sha256(path: Path, on_block: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(files.CHUNK_BYTES):
+            digest.update(block)
+            on_block()
+    return digest.hexdigest()
+
+
+def _encode(
+    rows: Path,
+    encoder: Encoder,
+    settings: Settings,
+    path: Path,
+    *,
+    dataset_id: str,
+    left_out: frozenset[int],
+    on_block: Callable[[], None],
+) -> tuple[Account, list[dict[str, Any]]]:
+    """Encode rows into a file; return their account and the held-out ones."""
     account = Account()
     held_out: list[dict[str, Any]] = []
-    path = scratch / "train.arrow"
     share = settings.evaluation.holdout
     digest = hashlib.sha256()
     try:
@@ -120,18 +173,13 @@ def prepare(
             for chunk in _chunks(rows, digest.update):
                 table = _encode_chunk(chunk, encoder, settings, share, account, held_out, left_out)
                 writer.write_batch(table)
-                pulse.beat()
-                wishes.obey_at_once()
+                on_block()
     except (FileNotFoundError, PermissionError):  # of reading
         raise
     except OSError as error:
         raise files.disk_error(error, path) from error
     _require_same(digest.hexdigest(), dataset_id)
-    _require_something(account, settings)
-    train = datasets.Dataset.from_file(str(path))
-    if settings.train.packing:
-        train = pack(train, settings.max_length, scratch=scratch)
-    return Prepared(train, held_out, account)
+    return account, held_out
 
 
 def pack(train: Any, max_length: int, *, scratch: Path) -> Any:

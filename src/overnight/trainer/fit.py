@@ -22,6 +22,7 @@ import datasets
 import transformers
 import trl
 
+from overnight.disk.layout import Layout
 from overnight.disk.tokenizer import load_encoder
 from overnight.domain.attempt import Outcome, Phase, Report
 from overnight.domain.checkpoint import Manifest
@@ -30,6 +31,7 @@ from overnight.trainer import model as models
 from overnight.trainer.batches import BatchLog
 from overnight.trainer.evaluation import Measure
 from overnight.trainer.guard import Guard
+from overnight.trainer.kept import kept_in
 from overnight.trainer.run import Run
 from overnight.trainer.start import check_start, describe, read_start, require_steps
 
@@ -57,6 +59,13 @@ def fit(run: Run) -> Report:
         pulse=pulse,
         wishes=run.wishes,
         left_out=frozenset(spec.left_out),
+        kept=kept_in(
+            Layout(Path(spec.workspace)).tokens,
+            dataset_id=spec.dataset_id,
+            tokenizer=lineage.fingerprints["tokenizer"],
+            settings=run.settings,
+            left_out=spec.left_out,
+        ),
     )
     pulse.accounts = prepared.account.numbers()
     pulse.stretch = prepared.account.stretch
