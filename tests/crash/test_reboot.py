@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from overnight.disk import attempts
 from overnight.domain.attempt import Outcome
 from overnight.status import snapshot
 from simulated_rig import Rig
@@ -101,6 +102,8 @@ def test_a_reboot_in_the_middle_of_a_run_costs_what_was_not_saved_and_nothing_el
     rig.wait(lambda: rig.trainer_pid() is None and rig.daemon_pid() is None, what="the end of everything")
 
     rig.wait(lambda: state_of(rig) == "dead", what="the word of status, whatever the stamps look like")
+
+    assert attempts.unwatched_s(rig.layout.attempt("000001-01")) is None, "a stamp of another boot tells no age"
 
     rig.simulate(step_s=0.02)
     rig.start_loop(wrapper=boots(after_s).wrapper)

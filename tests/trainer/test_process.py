@@ -346,7 +346,7 @@ def test_killed_while_it_tokenises_and_launched_again_it_comes_to_the_same_bytes
     states = []
     for name in ("undisturbed", "killed"):
         rig = Rig(tmp_path / name)
-        rows = rig.rows(sums(1, 4000), "a")
+        rows = rig.rows(sums(1, 2500), "a")
         if name == "killed":
             trainer = rig.launch(rig.spec(1, rows))
             begun = trainer.folder / "output" / "train.arrow"
