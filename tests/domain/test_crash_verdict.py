@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from crash_examples import EXAMPLES, HOST_OOM, NONE, STEPS, Example, chained, labelled, torchrun, traceback
+from crash_examples import EXAMPLES as COMMON
+from crash_examples import HOST_OOM, STEPS, Example, chained, labelled, torchrun, traceback
+from crash_examples_rare import RARE
 from overnight.domain.attempt import FailureKind
 from overnight.domain.crash_verdict import EVIDENCE_LIMIT, EVIDENCE_WIDTH, classify_log
 
 K = FailureKind
+EXAMPLES = [*COMMON, *RARE]
+NONE = [example for example in EXAMPLES if example.kind == "none"]
 LABELLED = Path(__file__).parents[3] / "shared" / "crashlogs"
 
 OOM = traceback("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "model.py:forward")

@@ -15,6 +15,9 @@ TIMED_OUT = 124
 
 CANNOT_EXECUTE, NOT_A_COMMAND = 126, 127
 
+_NEGATIVE = frozenset(256 - number for number in (2, 4, 6, 7, 9, 11, 15))
+"""What a shell sees where a launcher in Python left with the negative number of its child's signal."""
+
 _SAID = {
     "killed": SIGKILL,
     "terminated": SIGTERM,
@@ -63,6 +66,8 @@ def end_of(exit_code: int | None, signal_number: int | None) -> End:
         return End(signal=-exit_code)
     if exit_code is not None and 128 < exit_code <= 128 + 64:
         return End(exit_code=exit_code, signal=exit_code - 128)
+    if exit_code is not None and exit_code in _NEGATIVE:
+        return End(exit_code=exit_code, signal=256 - exit_code)
     return End(exit_code=exit_code)
 
 
@@ -111,6 +116,7 @@ _LAUNCHER = re.compile(
     r"|(?:process|rank|[Tt]ask|worker|PID)\b.{0,80}(?:exited on"
     r"|terminated (?:by|with)|killed by|died (?:of|with|from)|got) signal:? (?P<mpi>\d{1,2})\b"
     r"|terminated with signal (?P<mp>SIG\w+)"
+    r"|(?:exited|stopped|terminated|finished) with (?:exit )?code:? (?P<shell>129|13\d|14\d|15[0-9])\b"
     r"|(?:srun|slurmstepd): error: .{0,80}: (?P<slurm>Killed|Terminated|Segmentation fault|Bus error|Aborted)"
 )
 
@@ -125,7 +131,9 @@ def launcher_signal(text: str) -> int | None:
         return signal_number(groups["mp"])
     if groups["slurm"]:
         return _SAID[groups["slurm"].lower()]
-    number = next(value for key, value in groups.items() if value and key not in ("mp", "slurm"))
+    if groups["shell"]:
+        return int(groups["shell"]) - 128
+    number = next(value for key, value in groups.items() if value and key not in ("mp", "slurm", "shell"))
     return int(number)
 
 
@@ -140,3 +148,21 @@ def kind_of_signal(number: int) -> FailureKind:
     if number == SIGABRT:
         return FailureKind.SEGFAULT  # native code gave up, and left no word
     return FailureKind.HOST_OOM if number == SIGKILL else FailureKind.KILLED_BY_SIGNAL
+
+
+def kind_of_end(end: End) -> tuple[FailureKind, float]:
+    """Return what an exit status alone means, and how sure that is."""
+    by_signal = {
+        SIGINT: (FailureKind.USER_INTERRUPT, 0.9), SIGKILL: (FailureKind.KILLED_BY_SIGNAL, 0.5),
+        11: (FailureKind.SEGFAULT, 0.9), 7: (FailureKind.SEGFAULT, 0.85), 6: (FailureKind.SEGFAULT, 0.4),
+        4: (FailureKind.DEPENDENCY, 0.5), 8: (FailureKind.SEGFAULT, 0.5),
+    }  # fmt: skip
+    if end.signal is not None:
+        return by_signal.get(end.signal, (FailureKind.KILLED_BY_SIGNAL, 0.8))
+    by_code = {
+        TIMED_OUT: (FailureKind.HANG, 0.6), CANNOT_EXECUTE: (FailureKind.PERMISSION, 0.5),
+        NOT_A_COMMAND: (FailureKind.DEPENDENCY, 0.6), 2: (FailureKind.CONFIG_ERROR, 0.4),
+    }  # fmt: skip
+    if end.exit_code is None or end.exit_code == 0:
+        return FailureKind.NONE, 0.8
+    return by_code.get(end.exit_code, (FailureKind.CODE_ERROR, 0.3))

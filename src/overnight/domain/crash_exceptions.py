@@ -54,6 +54,8 @@ _PASSED_ON = frozenset(
         "ProcessExitedException",
     ]
 )
+_DIED = re.compile(r"died unexpectedly(?![\s\S]*[Nn]ode has died)")
+_POSSIBLE_CAUSES = re.compile(r"(?:common|potential root|possible) causes")
 _TELLS_OF_OTHERS = re.compile(r"^(?:Caught \w+ in|Engine core initialization failed)")
 
 _BY_TYPE = {
@@ -112,7 +114,7 @@ _BY_TYPE = {
 def judge(raised: Raised) -> Judged:
     """Return what one exception means."""
     name, text = raised.name, f"{raised.type}: {raised.message}"
-    whole = f"{text}\n{raised.more}"
+    whole = _POSSIBLE_CAUSES.split(f"{text}\n{raised.more}")[0]
     if name == "SignalException":
         told = re.search(r"signal: (\d+)", text)
         number = int(told.group(1)) if told is not None else SIGTERM
@@ -126,7 +128,7 @@ def judge(raised: Raised) -> Judged:
         return Judged(K.USER_INTERRUPT, Weight.ECHO)
     if name in _BY_TYPE and not (name == "PermissionError" and "/dev/shm" in text):
         return Judged(_BY_TYPE[name], Weight.SPECIFIC)
-    if "is killed by signal" in text or "exited unexpectedly" in text or "abruptly died" in text:
+    if "is killed by signal" in text or "exited unexpectedly" in text or "abruptly died" in text or _DIED.search(whole):
         return _dead_worker(text)
     if name in places.FILE_TYPES:
         return Judged(_missing(raised, whole), Weight.SPECIFIC)
@@ -134,7 +136,7 @@ def judge(raised: Raised) -> Judged:
         found = meaning(words)
         if found is not None and found.kind is K.NCCL_TIMEOUT:
             found = meaning(whole) or found  # its last lines say what was wrong
-        if found is None and name not in ("KeyError", "AttributeError", "NameError"):
+        if found is None and (name not in ("KeyError", "AttributeError", "NameError") or raised.message.count(" ") > 5):
             found = library_meaning(words) if "JSONDecodeError" not in name else None
         if found is not None and not _is_only_a_hint(found.kind, raised, words):
             return Judged(found.kind, Weight.ECHO if found.is_echo else Weight.SPECIFIC)
@@ -147,7 +149,7 @@ def _dead_worker(text: str) -> Judged:
         return Judged(K.MULTIPROCESSING, Weight.SPECIFIC)
     if "Segmentation fault" in text:
         return Judged(K.SEGFAULT, Weight.SPECIFIC)
-    if "signal: Killed" in text or "abruptly died" in text:
+    if "signal: Killed" in text or "abruptly died" in text or "died unexpectedly" in text:
         return Judged(K.HOST_OOM, Weight.ECHO)
     if "signal: Terminated" in text or "signal: Hangup" in text:
         return Judged(K.KILLED_BY_SIGNAL, Weight.ECHO)
@@ -188,6 +190,8 @@ def _by_place(raised: Raised, name: str, text: str) -> Judged:
     if name in ("TimeoutError", "ConnectionError", "ConnectionRefusedError", "timeout"):
         is_collective = places.COLLECTIVES.search(frames) is not None
         return Judged(K.NCCL_TIMEOUT if is_collective else K.NETWORK_HUB, Weight.SPECIFIC)
+    if places.LOST_LINK.search(raised.message) and places.COLLECTIVES.search(frames):
+        return Judged(K.NCCL_TIMEOUT, Weight.ECHO)
     if "must match the size of tensor" in text and places.OPTIMIZER.search(inner):
         return Judged(K.CHECKPOINT_MISMATCH, Weight.SPECIFIC)
     if last_function == "<module>" and places.LIBRARY.search(last_file) and name != "AssertionError":
@@ -209,7 +213,16 @@ def _by_place(raised: Raised, name: str, text: str) -> Judged:
     ):
         return Judged(K.CODE_ERROR, Weight.GENERAL)
     is_library = places.LIBRARY.search(last_file) is not None
-    is_setting = name not in places.PLAIN_FAULTS and places.SETTING_WORDS.search(text) is not None
+    is_about_tensors = name == "RuntimeError" and places.TENSORS.search(raised.message) is not None
+    is_setting = (
+        name not in places.PLAIN_FAULTS and not is_about_tensors and places.SETTING_WORDS.search(text) is not None
+    )
+    if (
+        name in places.REFUSALS - {"TypeError"}
+        and places.STRONG_WORDS.search(raised.message)
+        and not _is_about_data(raised)
+    ):
+        return Judged(K.CONFIG_ERROR, Weight.SPECIFIC)
     if (
         is_library
         and name in places.REFUSALS
@@ -218,6 +231,10 @@ def _by_place(raised: Raised, name: str, text: str) -> Judged:
         return Judged(K.CONFIG_ERROR, Weight.SPECIFIC)
     if is_setting and (is_library or places.CHECKS.search(last_function)):
         return Judged(K.CONFIG_ERROR, Weight.SPECIFIC)
+    if name == "KeyError" and places.ENVIRONMENT_NAME.match(raised.message):
+        return Judged(K.CONFIG_ERROR, Weight.SPECIFIC)
+    if name == "KeyError" and places.WEIGHT_NAME.search(raised.message) and places.LOADS.search(last_function):
+        return Judged(K.CHECKPOINT_MISMATCH, Weight.SPECIFIC)
     if name == "KeyError" and (places.COLUMNS.match(raised.message) or places.ROWS.search(raised.code)):
         return Judged(K.DATA_FORMAT, Weight.SPECIFIC)
     if name in ("KeyError", "ValueError", "IndexError", "UnicodeError") and _is_about_data(raised):

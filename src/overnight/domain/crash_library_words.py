@@ -20,6 +20,7 @@ def _says(kind: FailureKind, *patterns: str, is_echo: bool = False) -> Saying:
 LIBRARY_WORDS: tuple[Saying, ...] = (
     _says(
         K.NETWORK_HUB,
+        r"[Cc]ould not resolve host|unable to access 'http|unable to resolve host",
         r"GatedRepoError|RepositoryNotFoundError|RevisionNotFoundError|LocalEntryNotFoundError|HfHubHTTPError",
         r"OfflineModeIsEnabled|DatasetNotFoundError|LocalTokenNotFoundError|RemoteEntryNotFoundError"
         r"|BadRequestError: ",
@@ -48,6 +49,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
     ),
     _says(
         K.CHECKPOINT_MISMATCH,
+        r"restore (?:the )?(?:optimizer|training|scheduler|lr).{0,80}checkpoint|checkpoint contains only",
         r"size mismatch for|Error\(s\) in loading state_dict"
         r"|[Mm]issing key\(s\) in state_dict|[Uu]nexpected key\(s\) in state_dict",
         r"parameter group that doesn't match|different number of parameter groups"
@@ -70,6 +72,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
     ),
     _says(
         K.CHECKPOINT_CORRUPT,
+        r"magic (?:number )?(?:is )?(?:invalid|mismatch|wrong)|: file truncated",
         r"Unsupported operand|legacy \.tar format",
         r"[Ee]rror while deserializing(?: header)?|HeaderTooLarge"
         r"|HeaderTooSmall|InvalidHeader|MetadataIncompleteBuffer|InvalidOffset",
@@ -110,6 +113,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
     ),
     _says(
         K.DEPENDENCY,
+        r"was removed in (?:the )?(?:NumPy|numpy|v?\d)|Numpy is not available",
         r"Couldn't instantiate the backend tokenizer|convert a slow tokenizer to a fast one",
         r"ModuleNotFoundError|ImportError|No module named|cannot import name|DLL load failed|undefined symbol",
         r"cannot open shared object file|version `(?:GLIBC|GLIBCXX|CXXABI)\w*[\d.]+' not found|failed to map segment",
@@ -163,6 +167,7 @@ LIBRARY_WORDS: tuple[Saying, ...] = (
     ),
     _says(
         K.DATA_FORMAT,
+        r"\bParseError\b|tarfile\.ReadError",
         r"UnicodeDecodeError|JSONDecodeError|JSON parse error"
         r"|ArrowInvalid|ParserError|Error tokenizing data|UnidentifiedImageError|cannot identify image",
         r"CastError|DatasetGenerationCastError|all the data files must have the same columns"

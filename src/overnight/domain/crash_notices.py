@@ -123,13 +123,14 @@ _ARGUMENTS = re.compile(
     r"|^[\w.-]+: error: (?!.{0,40}(?:Killed|signal)).{0,80}(?:required"
     r"|invalid|expected|unrecognized)|^(?:Could not override"
     r"|Error merging override|Key .{1,60} is not in struct)"
-    r"|^(?:You must specify|In '.{1,80}': )|^Primary config (?:module|directory)"
+    r"|^(?:You must specify|In '.{1,80}': )|^Primary config (?:module|directory)|^Cannot find primary config"
 )
 _NOT_STARTED: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
     (
         K.DEPENDENCY,
         _compiled(
-            r": command not found$|error while loading shared libraries: "
+            r": command not found$|^/usr/bin/env: .{1,40}: No such file"
+            r"|Failed building wheel|subprocess-exited-with-error|error while loading shared libraries: "
             r"|symbol lookup error: |Illegal instruction"
             r"|^\S*python\S*: No module named |version `GLIBC\S*' not found"
             r"|executable file not found|EnvironmentNameNotFound"
@@ -168,7 +169,7 @@ _RANK_LEFT = re.compile(r"failed \(exitcode: -?[1-9]\d*\) local_rank: (\d+)")
 _NUMBERS = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 SHAPES_LIMIT = 5000
 _SAYS_ERROR = re.compile(
-    r"^(?:[\w./\[\] -]{0,60}[\s\[\]|:-])?(?:ERROR|CRITICAL|FATAL|Fatal|[Ff]atal error|[Ee]rror"
+    r"^(?:[\w./\[\] -]{0,60}[\s\[\]|:-])?(?:ERROR|CRITICAL|FATAL|Fatal|fatal|[Ff]atal error|[Ee]rror"
     r"|ABORT(?:ING|ED)?|E)\b\s*[\]|:>-]"
     r"|^(?:[\w]+\.)*[A-Z]\w*(?:Error|Exception): |^E\d{4} |\[E\d{3} |^ERROR\b|\| ERROR "
 )
@@ -220,7 +221,7 @@ def notices(lines: Sequence[LogLine], taken: set[int]) -> list[Notice]:
 
 
 def _notice(text: str, at: int) -> Notice | None:
-    if not _HINT.search(text.lower()):
+    if not _HINT.search(text.lower()) or "causes include" in text or "potential root causes" in text:
         return None
     for kind, pattern in _FACTS:
         if pattern.search(text):

@@ -47,13 +47,13 @@ VALIDATES = re.compile(r"^_*(?:validate|check|verify|assert|sanity)|__post_init_
 REFUSALS = frozenset({"ValueError", "AssertionError", "TypeError", "NotImplementedError"})
 CHECKS = re.compile(
     r"__post_init__$|__init__$|validat|check|verify|_parse|parse_args|prepare|from_config|setup|configure|assert_|"
-    r"_sanity|get_scheduler|create_optimizer|_set_|__setattr__|initialize|inject_adapter|get_peft|build|select"
+    r"_sanity|_args$|get_scheduler|create_optimizer|_set_|__setattr__|initialize|inject_adapter|get_peft|build|select"
 )
 SETTING_WORDS = re.compile(
     r"\b(?:must be|should be|has to be|have to be|must (?:not )?(?:set|provide|specify|have)"
     r"|need to (?:set|specify|provide|pass)"
     r"|is not supported|are not supported|not supported"
-    r"|unsupported|does not support|doesn't support|only supports?|cannot be used|can't be used"
+    r"|unsupported (?!operand)|does not support|doesn't support|only supports?|cannot be used|can't be used"
     r"|can not be used|can only be"
     r"|cannot be (?:both|combined|set)|incompatible|not compatible|mutually exclusive|not both"
     r"|at most one|either .{1,80} or"
@@ -79,3 +79,16 @@ FOREIGN_KEYWORD = re.compile(
     r"|AdamW|from_pretrained|Accelerator|LLM|load_dataset|main|train)"
     r"(?:\.__init__|\.__new__|\.from_pretrained)?\(\) (?:got an unexpected keyword|missing \d+ required)"
 )
+STRONG_WORDS = re.compile(
+    r"\b(?:must be|must not|should be|has to be"
+    r"|(?:[Pp]lease|need to|must) (?:set|specify|provide|pass|choose)|only supports?|not supported"
+    r"|unsupported (?!operand)|cannot be used|incompatible|mutually exclusive"
+    r"|invalid (?:choice|value|option|argument)|unknown (?:option|argument|setting))"
+)
+"""Words about settings that are plain wherever they are raised."""
+
+TENSORS = re.compile(r"\b(?:mat\d|tensors?|dtype|shapes?|stride|dimensions?|size of|scalar type|sizes of)\b")
+ENVIRONMENT_NAME = re.compile(r"^'[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+'$")
+WEIGHT_NAME = re.compile(r"lora_|\.(?:weight|bias)['\"]?$")
+LOADS = re.compile(r"load|state_dict|restore|resume", re.IGNORECASE)
+LOST_LINK = re.compile(r"Broken pipe|Connection (?:reset|refused|closed|aborted)")

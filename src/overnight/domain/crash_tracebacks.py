@@ -12,7 +12,7 @@ from overnight.domain.crash_lines import LogLine
 HEADER = "Traceback (most recent call last)"
 FRAMES_LIMIT = 60
 MESSAGE_LINES = 12
-PATIENCE = 60
+PATIENCE = 150
 """Lines without a frame after which an open traceback is given up."""
 
 _FRAME = re.compile(r'^[\s|]*File "([^"]{1,400})", line \d+, in (.{1,200})$')
@@ -156,7 +156,7 @@ class _Reader:
         match = _EXCEPTION.match(line.text)
         if match is None or not _NAME.search(match.group(1)) or "Warning" in match.group(1):
             return False
-        return before is None or before.startswith("    ") or bool(before.strip(" ^~") == "" and before)
+        return before is None or before.startswith(("    ", "╰")) or bool(before.strip(" ^~") == "" and before)
 
     def _frame(self, stream: _Stream, at: int, file: str, function: str) -> None:
         if stream.open is None:

@@ -98,11 +98,16 @@ class _Case:
             return self._of_clean_end()
         standing = self._standing()
         best = self._best(standing)
-        if best is not None:
+        if best is not None and not self._is_noise_of_leaving(best):
             return self._told(best)
         if self.lost is not None:
             return self._of_lost_numbers()
         return self._of_end_alone()
+
+    def _is_noise_of_leaving(self, best: Finding) -> bool:
+        """Return whether training had ended well before, and only its helpers complain of that."""
+        is_faint = best.rank is Rank.ECHO and best.signal is None
+        return is_faint and not self.end.is_known and ended_well(self.lines[: best.at])
 
     def _of_clean_end(self) -> Verdict:
         """Judge a run that left with 0: only lost numbers, or an end that a wrapper hid, speak against it."""
@@ -213,7 +218,7 @@ class _Case:
 
     def _of_end_alone(self) -> Verdict:
         """Judge by the exit status where the log says nothing."""
-        kind, confidence = _of_end(self.end)
+        kind, confidence = ends.kind_of_end(self.end)
         if kind is K.NONE:
             return Verdict(K.NONE, confidence, (), "nothing in the log tells of a failure")
         last = [at for at, line in enumerate(self.lines) if line.text.strip()][-1:]
@@ -279,20 +284,3 @@ def _of_chain(group: Sequence[Raised]) -> Finding | None:
 def _is_fault_of_program(text: str) -> bool:
     """Return whether an Xid tells of a fault that programs cause, not hardware."""
     return "Xid" in text and any(f": {number}," in text for number in (13, 31, 43, 45, 8))
-
-
-def _of_end(end: ends.End) -> tuple[FailureKind, float]:
-    """Return what an exit status alone means."""
-    by_signal = {
-        ends.SIGINT: (K.USER_INTERRUPT, 0.9), ends.SIGKILL: (K.KILLED_BY_SIGNAL, 0.5), 11: (K.SEGFAULT, 0.9),
-        7: (K.SEGFAULT, 0.85), 6: (K.SEGFAULT, 0.4), 4: (K.DEPENDENCY, 0.5), 8: (K.SEGFAULT, 0.5),
-    }  # fmt: skip
-    if end.signal is not None:
-        return by_signal.get(end.signal, (K.KILLED_BY_SIGNAL, 0.8))
-    by_code = {
-        ends.TIMED_OUT: (K.HANG, 0.6), ends.CANNOT_EXECUTE: (K.PERMISSION, 0.5),
-        ends.NOT_A_COMMAND: (K.DEPENDENCY, 0.6), 2: (K.CONFIG_ERROR, 0.4),
-    }  # fmt: skip
-    if end.exit_code is None or end.exit_code == 0:
-        return K.NONE, 0.8
-    return by_code.get(end.exit_code, (K.CODE_ERROR, 0.3))
