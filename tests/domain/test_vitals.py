@@ -66,10 +66,11 @@ def test_a_loop_that_stood_still_begins_anew_and_counts_a_moment_at_most() -> No
 
 
 def test_who_reads_or_writes_is_not_charged_however_slow_it_is() -> None:
-    before, now = vitals(), dataclasses.replace(vitals(), io_bytes=MOVED_BYTES)
+    before, now = (dataclasses.replace(vitals(), io_bytes=amount) for amount in (1, 1 + MOVED_BYTES))
     still = step(before, now)
     assert (still.charged_s, still.watched_s) == (0.0, 0.2)
-    assert step(before, dataclasses.replace(now, io_bytes=MOVED_BYTES - 1)).charged_s == 0.2
+    assert step(before, dataclasses.replace(now, io_bytes=MOVED_BYTES)).charged_s == 0.2
+    assert step(vitals(), now).charged_s == 0.2, "nobody looked before"
 
 
 def test_who_waits_for_a_child_of_its_own_counts_as_computing() -> None:

@@ -29,8 +29,8 @@ EVIDENCE_S = 12.0
 """Evidence that takes longer is not waited for."""
 
 REMEMBER_EVERY_S = 5.0
-CHILDREN_AFTER_S = 2.0
-"""From so long without a move on, also the trainer's children are looked for."""
+CLOSELY_AFTER_S, CHILDREN_AFTER_S = 0.5, 2.0
+"""From so long without a move on a trainer is looked at closely, and its children are looked for: both cost time."""
 
 FADE, MOSTLY = 0.9, 0.5
 
@@ -40,8 +40,9 @@ def hear(context: Context, attempt: Attempt, watched: Watched, launcher: Launche
     passed_s = now.boot - watched.ticked_at
     watched.ticked_at = now.boot
     process = launcher.process(attempt.handle or "")
-    seems_stuck = watched.still.charged_s >= CHILDREN_AFTER_S
-    seen = look(process, for_children=seems_stuck) if process is not None else None
+    still = watched.still
+    closely, for_children = still.wall_s >= CLOSELY_AFTER_S, still.charged_s >= CHILDREN_AFTER_S
+    seen = look(process, closely=closely, for_children=for_children) if process is not None else None
     watched.still = vitals.after(watched.still, watched.vitals, seen, passed_s=passed_s)
     watched.vitals = seen
     heartbeat = _new_heartbeat(context.layout.attempt(attempt.id), attempt, watched)

@@ -27,7 +27,7 @@ class Vitals:
     cpu_s: float  # processor time of all threads
     main: int  # the main thread
     has_children: bool = False  # it may wait for a compiler that it started
-    io_bytes: int = 0  # read and written, from wherever to wherever
+    io_bytes: int = 0  # read and written, from wherever to wherever; 0 where that was not looked at
     waited_s: Mapping[int, float] = field(default_factory=dict)  # by thread: ready to run, and not let run
 
 
@@ -73,7 +73,7 @@ def after(still: Stillness, before: Vitals | None, now: Vitals | None, *, passed
 
 
 def _moves_bytes(before: Vitals | None, now: Vitals | None) -> bool:
-    return before is not None and now is not None and now.io_bytes - before.io_bytes >= MOVED_BYTES
+    return before is not None and now is not None and 0 < before.io_bytes <= now.io_bytes - MOVED_BYTES
 
 
 def _waited(before: Vitals | None, now: Vitals | None, *, passed_s: float, burned_s: float) -> tuple[float, float]:

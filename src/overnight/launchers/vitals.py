@@ -9,40 +9,40 @@ from __future__ import annotations
 import os
 
 from overnight.domain.vitals import Vitals
-from overnight.launchers.processes import PROC, Identity, is_alive, session_members
+from overnight.launchers.processes import GONE, PROC, Identity, session_members
 
-MOST_THREADS = 64
+MOST_THREADS = 32
 """Of more threads no waits are read, but always those of the main one: a look is cheap, five times a second."""
 
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 NANO = 1e-9
 
 
-def look(process: Identity, *, for_children: bool = False) -> Vitals | None:
+def look(process: Identity, *, closely: bool = True, for_children: bool = False) -> Vitals | None:
     """Return what the kernel says of that very process, or None where it is gone or the system does not tell.
 
-    To look for its children, all processes are read: only worth it where something seems wrong.
+    The more is read the dearer it is: the waits of each thread only where it is looked at closely, and all processes
+    of the machine to find its children. Both are only worth it where something seems wrong.
     """
     folder = PROC / str(process.pid)
     try:
         text = (folder / "stat").read_bytes().decode("ascii", "replace")
         fields = text[text.rfind(")") + 2 :].split()
-        state, used = fields[0], int(fields[11]) + int(fields[12])
-        threads = os.listdir(folder / "task")
+        state, used, started = fields[0], int(fields[11]) + int(fields[12]), int(fields[19])
+        threads = os.listdir(folder / "task") if closely else []
     except (OSError, IndexError, ValueError):
         return None
-    if not is_alive(process):
+    if state in GONE or started != process.started:
         return None
     if len(threads) > MOST_THREADS:
         threads = [str(process.pid), *sorted(threads)[: MOST_THREADS - 1]]
-    waits = {int(name): waited for name in threads if (waited := _waited(process.pid, name)) is not None}
     return Vitals(
         state=state,
         cpu_s=used / TICKS,
         main=process.pid,
         has_children=for_children and len(session_members(process.pid)) > 1,
-        io_bytes=_io_bytes(process.pid),
-        waited_s=waits,
+        io_bytes=_io_bytes(process.pid) if closely else 0,
+        waited_s={int(name): waited for name in threads if (waited := _waited(process.pid, name)) is not None},
     )
 
 
