@@ -44,6 +44,11 @@ def evidence(rig: Rig, attempt: Attempt) -> tuple[dict[str, Any], dict[str, Any]
     return hang, process, (folder / "stacks.txt").read_text()
 
 
+def said(rig: Rig, what: str) -> str:
+    """Return what the loop says of itself and its trainer."""
+    return str(json.loads(rig.layout.daemon_state.read_text())[what])
+
+
 def trainer(rig: Rig) -> int:
     pid = rig.trainer_pid()
     assert pid is not None
@@ -114,7 +119,7 @@ def test_a_trainer_that_is_done_and_hangs_on_its_way_out_has_done_its_job(rig: R
 def test_what_one_loop_learnt_the_next_one_knows_of_the_trainer_that_it_adopts(rig: Rig) -> None:
     rig.simulate(step_s=0.05, fault="hang@12:1")
     rig.make(files=1, watch__grace_s=1.0)
-    rig.tick_until(quick(rig), lambda: rig.step() == 12)
+    rig.tick_until(quick(rig), lambda: rig.step() == 12 and "moves of training seen" in said(rig, "limit"))
     assert paces.read(rig.layout, pace.subject_of(rig.jobs()[0].settings or {}))[Kind.TRAINING].moves >= 5
     rig.tick_until(quick(rig), rig.is_done, timeout=60)
     assert [attempt.outcome for attempt in rig.attempts()] == [Outcome.HUNG, Outcome.COMPLETED]
@@ -216,11 +221,6 @@ def test_eight_busy_neighbours_make_nobody_a_suspect(rig: Rig) -> None:
     assert has_no_blame(rig)
 
 
-def slow(rig: Rig) -> str:
-    """Return what the loop says of the trainer's slowness."""
-    return str(json.loads(rig.layout.daemon_state.read_text())["slow"])
-
-
 def test_a_trainer_that_is_stopped_four_fifths_of_the_time_is_slow_and_left_alone(rig: Rig) -> None:
     rig.simulate(step_s=0.05)
     rig.make(files=1, rows=160, checkpoint__every_steps=1000)
@@ -241,7 +241,7 @@ def test_a_trainer_that_is_stopped_four_fifths_of_the_time_is_slow_and_left_alon
     disturber.start()
     seen: set[str] = set()
     try:
-        rig.tick_until(context, lambda: seen.add(slow(rig)) or rig.is_done(), timeout=90)
+        rig.tick_until(context, lambda: seen.add(said(rig, "slow")) or rig.is_done(), timeout=90)
     finally:
         over.set()
         disturber.join()

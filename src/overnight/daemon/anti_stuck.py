@@ -139,7 +139,7 @@ def examine(context: Context, attempt: Attempt, watched: Watched, launcher: Laun
             wake(context, attempt, watched, launcher, verdict, now)
         case Verdict.LATE if not watched.warned:
             watched.warned = True
-            _tell(context, f"attempt {attempt.id} is late: {verdict.reason}; {_allowed(verdict)}")
+            _tell(context, f"attempt {attempt.id} is late: {verdict.reason}; {verdict.allowed}")
         case Verdict.STUCK:
             _suspect(context, attempt, watched, launcher, verdict, now)
         case _:
@@ -252,10 +252,6 @@ def _hang(attempt: Attempt, watched: Watched, verdict: Health, now: Moment) -> d
         "paces": {kind.name.lower(): dataclasses.asdict(known) for kind, known in watched.paces.items()},
         "heartbeat": dataclasses.asdict(heartbeat) if heartbeat is not None else None,
     }
-
-
-def _allowed(verdict: Health) -> str:
-    return f"it may take {verdict.limit_s:.3g} s ({verdict.basis})"
 
 
 def _tell(context: Context, message: str, *, level: int = logging.WARNING) -> None:

@@ -86,8 +86,7 @@ def _say_daemon(context: Context, now: Moment) -> None:
             "beat": now.boot,
             "watchdog_pid": holder,
             "slow": watched.slow if watched is not None else "",
-            "limit_s": watched.limit.limit_s if watched is not None and watched.limit is not None else None,
-            "limit_from": watched.limit.basis if watched is not None and watched.limit is not None else None,
+            "limit": watched.limit.allowed if watched is not None and watched.limit is not None else "",
         },
     )
     context.memory["said"], context.memory["said_at"] = said, now.boot

@@ -41,6 +41,11 @@ class Health:
     reason: str
 
     @property
+    def allowed(self) -> str:
+        """Return how long it may take, and why so long."""
+        return f"it may take {self.limit_s:.3g} s ({self.basis})"
+
+    @property
     def is_stuck(self) -> bool:
         """Return whether it is to be ended."""
         return self.verdict is Verdict.STUCK

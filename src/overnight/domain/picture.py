@@ -56,6 +56,7 @@ class Told:
     since: float  # unix seconds
     quiet_s: float  # since it last said anything
     slow: str = ""  # that the trainer moves, and much slower than usual
+    limit: str = ""  # how long the trainer may take for its next move
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

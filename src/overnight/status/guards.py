@@ -103,6 +103,7 @@ def _anti_stuck(board: _Board) -> dict[str, Any]:
     if shot.attempt is None or shot.heartbeat is None:
         return board.in_loop("anti-stuck", "active, nothing to watch", **told)
     note = f"{shot.heartbeat.phase.value}, last beat {age(shot.at - shot.heartbeat.written_at)} ago"
+    note += f", {shot.limit}" if shot.limit else ""
     return board.in_loop("anti-stuck", "watching", note=note, since=shot.attempt.started_at, **told)
 
 

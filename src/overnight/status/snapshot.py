@@ -57,6 +57,7 @@ class Snapshot:
     watchdog: Process | None
     trainer: Process | None
     wishes: dict[str, Wish]
+    limit: str = ""  # how long the trainer may take for its next move, as the loop last said
 
     @property
     def state(self) -> State:
@@ -123,6 +124,7 @@ def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snap
         watchdog=_process(watchdog_lock, watchdog_silence or "running"),
         trainer=_trainer(model_lock, heartbeat if attempt is not None else None),
         wishes=wishes,
+        limit=told.limit if told is not None else "",
     )
 
 
@@ -194,6 +196,7 @@ def _told(layout: Layout, *, now: float) -> Told | None:
             since=float(value["since"]),
             quiet_s=max(0.0, quiet_s),
             slow=str(value.get("slow") or ""),
+            limit=str(value.get("limit") or ""),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
