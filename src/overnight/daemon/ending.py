@@ -11,7 +11,7 @@ from overnight.disk.endings import Ended
 from overnight.domain.attempt import Attempt, AttemptState, FailureKind, Outcome, Report
 from overnight.domain.crash_verdict import classify_log
 from overnight.domain.facts import Facts
-from overnight.domain.failure import EndedBy, Evidence, classify
+from overnight.domain.failure import OUTSIDE_SIGNALS, EndedBy, Evidence, classify
 from overnight.launchers.base import Exited
 from overnight.status import deaths
 
@@ -31,7 +31,8 @@ def end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, no
     ended_by = watched.ended_by
     if watched.stop is None and asked:
         ended_by = EndedBy.STUCK if _was_stuck(folder, attempt) else EndedBy.WISH
-    kind, line = _log_of(folder, ended) if report is None else (None, "")
+    is_told = report is not None or ended.signal in OUTSIDE_SIGNALS  # who killed it did not write into its log
+    kind, line = (None, "") if is_told else _log_of(folder, ended)
     ending = classify(
         Evidence(
             report=report,
@@ -106,7 +107,7 @@ def _how(
     was_unwatched = watched.touched_at == float("-inf")
     facts = deaths.gather(
         folder, context.layout.root, attempt, watched.heartbeat or attempts.read_heartbeat(folder),
-        was_unwatched=was_unwatched, now=now.unix, boot=now.boot,
+        was_unwatched=was_unwatched, signal=exited.signal, now=now.unix, boot=now.boot,
     )  # fmt: skip
     is_seen = exited.exit_code is not None or exited.signal is not None or not was_unwatched
     if report is not None:

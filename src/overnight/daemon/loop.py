@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from overnight.daemon import (
     cleanup,
+    crashing,
     dispatch,
     intake,
     keeping,
@@ -79,6 +80,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("intake", intake.take_settled),
     ("warm", warming.keep_spare),
     ("dispatch", dispatch.dispatch_next),
+    ("crashes", crashing.keep_crashes),
     ("cleanup", cleanup.tidy),
     ("log", publish.pump_log),
     ("publish", publish.publish),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from overnight.daemon import cleanup, crashing, filing, repairing, replaying
+from overnight.daemon import crashing, filing, repairing
 from overnight.daemon.context import Context, Moment
 from overnight.database import crashes as stored
 from overnight.database import intents, queue
@@ -20,23 +20,24 @@ from overnight.domain.retry import GiveUp
 
 
 def settle_attempts(context: Context, now: Moment) -> None:
-    """Draw the consequence of each ended attempt, then file what has ended."""
+    """Draw the consequence of each ended attempt, then file what has ended.
+
+    It is marked as settled a little later, once its evidence is kept: the next attempt does not wait for that.
+    """
     for attempt in queue.unsettled_attempts(context.connection):
         judged = _settle(context, attempt, now)
         if judged is not None:
-            crashing.keep_evidence(context, judged, now)
-            queue.set_settled(context.connection, attempt.id)
-            cleanup.mark_untidied(context, attempt.id)
-            replaying.compare_ended(context, attempt, now)
+            crashing.expect(context, judged)
     _withdraw_stale(context, now)
     filing.file_ended(context, now)
 
 
 def _settle(context: Context, attempt: Attempt, now: Moment) -> Attempt | None:
-    """Return the attempt as judged, once the consequence is drawn; None while a checkpoint is still being read."""
+    """Return the attempt as judged, where the consequence is drawn now; None while a checkpoint is still being read."""
     job = queue.find(context.connection, attempt.job)
-    if job is None or job.state is not JobState.RUNNING:
-        return attempt
+    if crashing.is_drawn(job, attempt):
+        return None
+    assert job is not None
     report = attempts.read_report(context.layout.attempt(attempt.id))
     if attempt.outcome is Outcome.COMPLETED:
         final = _final_checkpoint(context, job, attempt, report)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from signal import SIGKILL
 
 from overnight.disk import attempts, endings, space
 from overnight.domain.attempt import Attempt, Heartbeat
@@ -23,6 +24,7 @@ def gather(
     heartbeat: Heartbeat | None,
     *,
     was_unwatched: bool,
+    signal: int | None = None,
     now: float,
     boot: float,
 ) -> Facts:
@@ -35,10 +37,14 @@ def gather(
     began_s = time.monotonic() - max(0.0, now - attempt.started_at)
     disk = space.space_of(workspace)
     then = ground if ground is not None and not is_other_boot else None
+    oom_kills = _since(group.oom_kills() if group else None, then.oom_kills if then else None)
+    machine_oom_kills = _since(kernel.machine_oom_kills(), then.machine_oom_kills if then else None)
+    is_silent = signal == SIGKILL and (oom_kills, machine_oom_kills) == (0, 0)  # somebody's kill: the log has no word
+    may_be_logged = pid is not None and not is_other_boot and not is_silent
     return Facts(
-        oom_kills=_since(group.oom_kills() if group else None, then.oom_kills if then else None),
-        machine_oom_kills=_since(kernel.machine_oom_kills(), then.machine_oom_kills if then else None),
-        kernel_log=tuple(kernel.kernel_log_of(pid, since_s=began_s)) if pid is not None and not is_other_boot else (),
+        oom_kills=oom_kills,
+        machine_oom_kills=machine_oom_kills,
+        kernel_log=tuple(kernel.kernel_log_of(pid, since_s=began_s)) if may_be_logged and pid is not None else (),
         peak_bytes=ground.peak_bytes if ground is not None else None,
         memory_limit_bytes=group.limit_bytes() if group is not None else None,
         memory_available_bytes=room.available_bytes if (room := room_of(os.getpid())) is not None else None,
