@@ -216,6 +216,10 @@ HOST_OOM = _of(
         ),
         1,
     ),
+    mapping=traceback(
+        "ImportError: libtorch_cpu.so: failed to map segment from shared object: Cannot allocate memory",
+        "SITE/torch/__init__.py:<module>",
+    ),
     arrow=traceback("pyarrow.lib.ArrowMemoryError: malloc of size 8589934592 failed", DATASETS),
     accelerate=traceback(
         "subprocess.CalledProcessError: Command '['/opt/env/bin/python', 'train.py']' died with <Signals.SIGKILL: 9>.",

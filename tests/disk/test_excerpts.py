@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import tracemalloc
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ CRASH = (
     b"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
 )
 PRATTLE = b"[rank5]: still polling the peer, nothing yet\n"
-WIDE = 3 * excerpts.CHUNK_BYTES
+WIDE = 5 * excerpts.CHUNK_BYTES // 2
 
 
 class Endless(io.RawIOBase):
@@ -61,7 +62,7 @@ def test_a_cause_far_above_the_end_is_found_with_its_line() -> None:
     assert verdict.evidence[0].line == before + 4
 
 
-@pytest.mark.parametrize("shift", range(0, 160, 7))
+@pytest.mark.parametrize("shift", range(0, 160, 30))
 def test_a_cause_across_the_border_of_two_chunks_is_found(shift: int) -> None:
     lead = (PRATTLE * (WIDE // len(PRATTLE)))[: 2 * excerpts.CHUNK_BYTES - shift - 1] + b"\n"
     lines = kept(lead + CRASH + PRATTLE * (WIDE // len(PRATTLE)))
@@ -103,7 +104,12 @@ def test_a_log_in_utf_16_can_be_read() -> None:
 
 
 def test_memory_is_bounded_whatever_the_size_and_the_length_of_lines() -> None:
-    reader = Endless((40, b"x" * (1 << 20)), (1, b"\n" + CRASH), (200_000, PRATTLE), (40, b"\x00\r" * (1 << 19)))
+    reader = Endless(
+        (40, b"x" * (1 << 20)),
+        (1, b"\n" + CRASH),
+        (9, PRATTLE * (excerpts.CHUNK_BYTES // len(PRATTLE))),
+        (40, b"\x00\r" * (1 << 19)),
+    )
     tracemalloc.start()
     try:
         lines = excerpts.excerpt(reader)  # type: ignore[arg-type]
@@ -128,3 +134,14 @@ def test_a_flood_of_the_same_error_keeps_the_first_and_the_last() -> None:
 def test_a_compressed_log_is_refused_by_name(magic: bytes, name: str) -> None:
     with pytest.raises(excerpts.CompressedError, match=name):
         kept(magic + b"\x00" * 100)
+
+
+def test_a_gigabyte_fits_into_ten_seconds() -> None:
+    """A tenth of it is read, in a tenth of the time, counted on the processor: neighbours do not disturb it."""
+    step = b"{'loss': 2.31, 'grad_norm': 1.91, 'learning_rate': 4e-05, 'epoch': 0.31} error 0.12 no signal lost\n"
+    reader = io.BytesIO(step * (100_000_000 // len(step)) + CRASH)
+    began = time.process_time()
+    lines = excerpts.excerpt(reader)
+    verdict = classify_log(lines)
+    assert time.process_time() - began < 1.0
+    assert verdict.kind is FailureKind.CUDA_OOM

@@ -126,6 +126,8 @@ def judge(raised: Raised) -> Judged:
         return Judged(K.CODE_ERROR, Weight.NOTHING)
     if name == "KeyboardInterrupt":
         return Judged(K.USER_INTERRUPT, Weight.ECHO)
+    if name == "ImportError" and re.search(r"failed to map segment|annot allocate memory", text):
+        return Judged(K.HOST_OOM, Weight.SPECIFIC)  # under a limit on memory; the library itself is fine
     if name in _BY_TYPE and not (name == "PermissionError" and "/dev/shm" in text):
         return Judged(_BY_TYPE[name], Weight.SPECIFIC)
     if "is killed by signal" in text or "exited unexpectedly" in text or "abruptly died" in text or _DIED.search(whole):

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from overnight.domain.attempt import FailureKind
+from overnight.domain.crash_sayings import meaning
 from overnight.domain.errors import ConfigError, DataError, DiskError, OvernightError
 
 K = FailureKind
@@ -88,15 +89,22 @@ _ERRNOS = {
     errno.ENOMEM: K.HOST_OOM,
 }
 
+_TOLD_BY_WORDS = frozenset(
+    {
+        K.DISK_FULL,
+        K.CUDA_OOM,
+        K.HOST_OOM,
+        K.DRIVER_MISMATCH,
+        K.GPU_HARDWARE,
+        K.CUDA_ERROR,
+        K.TOO_MANY_FILES,
+        K.MULTIPROCESSING,
+    }
+)
+"""What the sayings of device and machine tell, which logs are judged by too (``domain/crash_sayings.py``)."""
+
 _SAYINGS: tuple[tuple[str, FailureKind], ...] = (
-    (r"No space left on device|os error 28|Disk quota exceeded|File too large", K.DISK_FULL),
-    (r"PytorchStreamWriter failed|inline_container\.cc.*(unexpected pos|write)", K.DISK_FULL),
-    (r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|MPS backend out of memory", K.CUDA_OOM),
-    (r"DefaultCPUAllocator|can't allocate memory|Cannot allocate memory", K.HOST_OOM),
-    (r"driver version is insufficient|driver on your system is too old|forward compatibility", K.DRIVER_MISMATCH),
-    (r"uncorrectable ECC|has fallen off the bus|GPU is lost|NVLink", K.GPU_HARDWARE),
-    (r"CUDA error|CUBLAS_STATUS|cuDNN error|device-side assert|unspecified launch failure", K.CUDA_ERROR),
-    (r"Too many open files|can't start new thread", K.TOO_MANY_FILES),
+    (r"can't start new thread", K.TOO_MANY_FILES),
     (r"huggingface\.co|Hugging Face Hub|gated repo|HF_HUB_OFFLINE|LocalEntryNotFound", K.NETWORK_HUB),
     (r"size mismatch for|Error\(s\) in loading state_dict|parameter group that doesn't match", K.CHECKPOINT_MISMATCH),
     (r"Error while deserializing header|PytorchStreamReader failed|invalid header or archive", K.CHECKPOINT_CORRUPT),
@@ -135,6 +143,9 @@ def _kind(error: BaseException) -> FailureKind:
         if isinstance(link, OSError) and link.errno in _ERRNOS:
             return _ERRNOS[link.errno]
     text = str(error)[:20_000]
+    said = meaning(text)
+    if said is not None and said.kind in _TOLD_BY_WORDS:
+        return said.kind
     for saying, kind in _SAYINGS:
         if re.search(saying, text):
             return kind
