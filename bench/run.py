@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 BENCHES: dict[str, dict[str, list[str]]] = {
     "cli": {"full": [], "quick": ["--rounds", "5"]},
     "validation": {"full": ["--gigabyte"], "quick": ["--megabytes", "50"]},
+    "guards": {"full": ["--torchrun"], "quick": ["--seconds", "15"]},
     "checkpoint": {"full": [], "quick": ["--rounds", "5"]},
     "hangs": {"full": ["--torch"], "quick": ["--quick"]},
     "recovery": {"full": [], "quick": ["--rounds", "1", "--kills", "2"]},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,7 @@ class Locks:
 
 def holder(since: float) -> dict[str, Any]:
     """Return what a lock file says of its holder."""
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    return {"pid": os.getpid(), "host": os.uname().nodename, "since": since}
 
 
 def take_locks(layout: Layout, *, now: float) -> Locks:

@@ -1,6 +1,7 @@
 """The only raw file calls: durable writes, digests, kernel locks, guarded removal.
 
 A durable write is: write to a temporary name, fsync, rename, fsync the directory. Until the rename, the old file stays.
+What only some callers need is imported where it is used: the watchdog writes files too, and is to stay small.
 """
 
 from __future__ import annotations
@@ -8,19 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
-import secrets
-import shutil
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-
-from blake3 import blake3
 
 from overnight.domain.errors import BusyError, DiskError
 
@@ -67,9 +63,14 @@ def _has_free_inodes(path: Path | str) -> bool:
     return facts.f_files == 0 or facts.f_favail > 0
 
 
+def token() -> str:
+    """Return eight signs that no other temporary name has."""
+    return os.urandom(4).hex()
+
+
 def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace ``path`` by ``data``; after return it survives a power cut. Raises DiskError; the old file then stays."""
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{token()}.tmp")
     try:
         _write_new(temporary, data, mode=mode, sync=True)
         os.replace(temporary, path)
@@ -81,7 +82,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data`` without fsync: never torn for a reader, may be the older one after a power cut."""
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{token()}.tmp")
     try:
         _write_new(temporary, data, mode=0o644, sync=False)
         os.replace(temporary, path)
@@ -170,8 +171,10 @@ def rename(source: Path, target: Path) -> None:
 
 def copy_durably(source: Path, target: Path) -> None:
     """Copy a file's bytes to a new name that appears complete or not at all. Raises DiskError."""
-    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.{token()}.tmp")
     try:
+        import shutil
+
         with open(source, "rb") as reader, open(temporary, "xb") as writer:
             shutil.copyfileobj(reader, writer, CHUNK_BYTES)
             writer.flush()
@@ -191,6 +194,8 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
+        import shutil
+
         with open(source, "rb") as reader, open_new(target) as writer:
             shutil.copyfileobj(reader, writer, CHUNK_BYTES)
 
@@ -233,12 +238,16 @@ def open_regular(path: Path, *, follow_links: bool) -> IO[bytes]:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hex."""
+    import hashlib
+
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def blake3_of(path: Path) -> str:
     """Return the BLAKE3 hash of a file, in hex."""
+    from blake3 import blake3
+
     digest = blake3()
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -248,6 +257,8 @@ def blake3_of(path: Path) -> str:
 
 def blake3_of_text(text: str) -> str:
     """Return the BLAKE3 hash of a text, in hex."""
+    from blake3 import blake3
+
     return blake3(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -269,6 +280,8 @@ def remove_tree(path: Path, *, inside: Path) -> None:
     if path.is_symlink() or not stat.S_ISDIR(os.lstat(path).st_mode):
         path.unlink()
         return
+    import shutil
+
     shutil.rmtree(path)
 
 
