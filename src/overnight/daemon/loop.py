@@ -124,7 +124,10 @@ def _exit_descriptor(context: Context) -> int | None:
     watched = context.watched
     if watched is None or watched.handle is None or context.launcher is None:
         return None
-    return context.launcher.exit_descriptor(watched.handle)
+    try:
+        return context.launcher.exit_descriptor(watched.handle)
+    except OSError:  # no handle is left for it: the next tick sees the end all the same
+        return None
 
 
 def _spare_descriptor(context: Context) -> int | None:

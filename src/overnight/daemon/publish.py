@@ -21,8 +21,8 @@ from overnight.status import snapshot, training_status
 SCHEMA = 1
 EVERY_S = 1.0
 AT_MOST_EVERY_S = 0.25
-COST_SHARE = 100
-"""The picture costs more the longer the queue is: between two stays a hundred times what one takes."""
+COST_SHARE = 250
+"""The picture costs more the longer the queue is: between two stays so many times what one takes, or a second."""
 
 _STATES = {
     None: "loading",

@@ -66,13 +66,19 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
+_HINTS: dict[str, dict[str, Any]] = {}
+"""The types of each record's fields: looked up once, they are asked for with each heartbeat."""
+
+
 def _to_record(kind: type[Record], value: Any) -> Record:
     """Read a record: unknown fields are ignored, missing ones without a default raise ValueError."""
     if not isinstance(value, dict):
         raise ValueError(f"{kind.__name__} is not a JSON object")
     if value.get("schema") != SCHEMA:
         raise ValueError(f"{kind.__name__} has schema {value.get('schema')!r}, expected {SCHEMA}")
-    hints = typing.get_type_hints(kind)
+    hints = _HINTS.get(kind.__name__)
+    if hints is None:
+        hints = _HINTS[kind.__name__] = typing.get_type_hints(kind)
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         if field.name not in value:
