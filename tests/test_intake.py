@@ -23,7 +23,8 @@ from intake_rig import GOOD, settings
 from overnight import intake
 from overnight.database import arrivals, connection, events, queue
 from overnight.database.connection import Connection
-from overnight.disk import builtin, claims, datasets, files
+from overnight.disk import builtin, claims, datasets
+from overnight.disk.folder_lock import lock_folder
 from overnight.disk.layout import Layout
 from overnight.domain.errors import DataError
 from overnight.domain.job import JobMove, JobState, Priority
@@ -271,7 +272,7 @@ def test_an_unreadable_file_waits_and_is_taken_once_it_can_be_read(layout: Layou
 
 def test_a_claim_that_somebody_works_on_is_left_to_them(layout: Layout, opened: Connection) -> None:
     claim = drop(layout, "a.jsonl")
-    with files.lock_folder(layout.claimed / claim) as is_ours:
+    with lock_folder(layout.claimed / claim) as is_ours:
         assert is_ours
         (taken,) = take_all(layout, opened)
         assert taken.job is None
@@ -315,7 +316,7 @@ def test_leftovers_of_copies_are_removed_and_live_ones_stay(layout: Layout) -> N
     for folder in (dead, alive):
         folder.mkdir()
         (folder / "a.jsonl").write_bytes(b"half")
-    with files.lock_folder(alive):
+    with lock_folder(alive):
         assert claims.remove_leftovers(layout) == [".new-dead"]
     assert names(layout.claimed) == [".new-alive"]
 

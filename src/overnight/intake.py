@@ -18,8 +18,9 @@ from typing import Any
 
 from overnight.database import arrivals, events, queue
 from overnight.database.connection import Connection
-from overnight.disk import base_models, claims, datasets, files, tokenizer, views
+from overnight.disk import base_models, claims, datasets, tokenizer, views
 from overnight.disk.claims import Claim
+from overnight.disk.folder_lock import lock_folder
 from overnight.disk.layout import Layout
 from overnight.disk.scanning import Progress, Rules
 from overnight.domain.config import Settings
@@ -91,7 +92,7 @@ def take(
     progress: Progress | None = None,
 ) -> Taken:
     """Make a job of a claimed file, or finish what a crash interrupted. The claim stays where it raises."""
-    with files.lock_folder(layout.claimed / claim) as is_ours:
+    with lock_folder(layout.claimed / claim) as is_ours:
         if not is_ours:
             return Taken(claim=claim, job=arrivals.find_by_claim(connection, claim), validation=None)
         found = claims.find(layout, claim)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overnight.disk import files
+from overnight.disk.folder_lock import lock_folder
 from overnight.disk.layout import Layout
 from overnight.domain.errors import DiskError
 from overnight.domain.job import Priority
@@ -87,7 +88,7 @@ def _new_folder(layout: Layout) -> Iterator[Path]:
         folder.mkdir()
     except OSError as error:
         raise files.disk_error(error, folder) from error
-    with files.lock_folder(folder) as is_ours:
+    with lock_folder(folder) as is_ours:
         assert is_ours, "nobody else knows the name yet"
         try:
             yield folder
@@ -162,7 +163,7 @@ def remove_leftovers(layout: Layout) -> list[str]:
     """Remove what a crash left of claims in the making: empty folders, and copies whose origin is where it was."""
     removed: list[str] = []
     for folder in layout.claimed.glob(f"{_NEW}*"):
-        with files.lock_folder(folder) as is_ours:
+        with lock_folder(folder) as is_ours:
             if is_ours:
                 files.remove_tree(folder, inside=layout.claimed)
                 removed.append(folder.name)

@@ -338,25 +338,6 @@ class Lock:
         return self._descriptor is not None and _is_same_file(self._descriptor, self.path)
 
 
-@contextmanager
-def lock_folder(path: Path) -> Iterator[bool]:
-    """Hold a kernel lock on a folder itself; yield whether it is ours. False too where the folder is gone."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield _is_same_file(descriptor, path)
-    finally:
-        os.close(descriptor)
-
-
 def _try_lock(descriptor: int) -> bool:
     """Lock without waiting for a holder; but whoever asks lock_holder holds it for an instant, and is outwaited."""
     deadline = time.monotonic() + PROBE_S

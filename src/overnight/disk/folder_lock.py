@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from overnight.domain.errors import DiskError
@@ -37,17 +39,38 @@ class FolderLock:
 
     def is_in_place(self) -> bool:
         """Return whether the locked folder still has its name (somebody may have moved or removed it)."""
-        if self._descriptor is None:
-            return False
-        ours = os.fstat(self._descriptor)
-        try:
-            theirs = os.stat(self.folder)
-        except OSError:
-            return False
-        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+        return self._descriptor is not None and _is_at(self._descriptor, self.folder)
 
     def release(self) -> None:
         """Give the lock back."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+@contextmanager
+def lock_folder(path: Path) -> Iterator[bool]:
+    """Hold a kernel lock on a folder itself; yield whether it is ours. False too where the folder is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield _is_at(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, folder: Path) -> bool:
+    ours = os.fstat(descriptor)
+    try:
+        theirs = os.stat(folder)
+    except OSError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
