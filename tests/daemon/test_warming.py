@@ -176,6 +176,29 @@ def test_a_stopped_spare_costs_the_cold_way_once(warm: Rig, monkeypatch: pytest.
     assert len(warm.attempts()) == 2
 
 
+@pytest.mark.crash
+def test_a_spare_that_cannot_be_killed_holds_nobody_up_and_is_told_once(warm: Rig) -> None:
+    warm.simulate(spare=1, step_s=0.05)
+    warm.make(files=1)
+    context = warm.context()
+    warm.tick_until(context, lambda: warm.step() >= 2)
+    stopped, trainer = spare_pid(warm), warm.trainer_pid()
+    assert stopped is not None
+    assert trainer is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spares, "HANDSHAKE_S", 0.5)
+        patch.setattr(spares, "END_S", 0.2)
+        patch.setattr(spares.processes, "kill_session", lambda leader: None)
+        os.kill(stopped, signal.SIGSTOP)
+        os.kill(trainer, signal.SIGKILL)
+        warm.tick_until(context, lambda: warm.trainer_pid() not in (None, trainer))
+        warm.tick_until(context, warm.is_done)
+        assert spare_pid(warm) == stopped
+        assert len(warm.events("spare.lost")) == 1
+        assert len(warm.attempts()) == 2
+    warm.tick_until(context, lambda: processes.identify(stopped) is None)
+
+
 def test_nothing_is_forked_from_what_was_replaced(warm: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     warm.make(files=1)
     context = warm.context()

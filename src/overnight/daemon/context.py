@@ -104,6 +104,7 @@ class Warmth:
     busy_at: float = 0.0
     troubles: int = 0
     trouble_at: float = float("-inf")
+    is_told: bool = False  # that this spare is ended
     is_swept: bool = False  # none of an earlier loop is left
     leaders: dict[int, None] = field(default_factory=dict)  # the last spares and trainers, oldest first
 

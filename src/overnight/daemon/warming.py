@@ -39,16 +39,22 @@ def keep_spare(context: Context, now: Moment) -> None:
         warmth.is_swept = _sweep(context, now)
     decision = spares.decide(_facts(context, now))
     if decision.act is Act.END and warmth.spare is not None:
-        why = warmth.spare.why or decision.reason
-        if decision.is_trouble:
-            warmth.troubles, warmth.trouble_at = warmth.troubles + 1, now.boot
-            context.record(f"the spare trainer is ended: {why}", kind="spare.lost", level="warning", at=now.unix)
-        else:
-            context.log.info("the spare trainer is ended: %s", why)
-        if warmth.spare.end():
+        if not warmth.is_told:
+            _tell_end(context, warmth.spare.why or decision.reason, now, is_trouble=decision.is_trouble)
+            warmth.is_told = True
+        if warmth.spare.end():  # else it is frozen, and none is started beside it
             warmth.spare = None
     elif decision.act is Act.START:
         _start(context, now)
+
+
+def _tell_end(context: Context, why: str, now: Moment, *, is_trouble: bool) -> None:
+    warmth = context.warmth
+    if is_trouble:
+        warmth.troubles, warmth.trouble_at = warmth.troubles + 1, now.boot
+        context.record(f"the spare trainer is ended: {why}", kind="spare.lost", level="warning", at=now.unix)
+    else:
+        context.log.info("the spare trainer is ended: %s", why)
 
 
 def is_awaited(context: Context) -> bool:
@@ -86,7 +92,7 @@ def _start(context: Context, now: Moment) -> None:
         context.log.warning("the spare trainer cannot be started: %s", error.found)
         return
     _remember(context, spare.pid)
-    warmth.looked_at, warmth.fits = now.boot, True
+    warmth.looked_at, warmth.fits, warmth.is_told = now.boot, True, False
     context.log.info("a spare trainer is started (pid %d)", spare.pid)
 
 

@@ -65,6 +65,7 @@ class Spare:
         self.state = State.LOADING
         self.why = ""
         self._heard = b""
+        self._is_ending = False
         self._child = _start(places, need, gently=gently)
         self._identity = processes.identify(self._child.pid)
         assert self._child.stdout is not None
@@ -132,16 +133,19 @@ class Spare:
         return identity
 
     def end(self) -> bool:
-        """End it and whatever waits at its gate; return whether it is gone."""
-        self.state = State.OVER
+        """End it and whatever waits at its gate; return whether it is gone. Only the first call waits for that."""
+        patience_s = 0.0 if self._is_ending else END_S
+        self.state, self._is_ending = State.OVER, True
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-        until = time.monotonic() + END_S
-        while self._child.poll() is None and time.monotonic() < until:
+        until = time.monotonic() + patience_s
+        while self._child.poll() is None:
             if self._identity is not None:
                 processes.kill_session(self._identity)
+            if time.monotonic() >= until:
+                break
             time.sleep(0.005)
         return self._child.poll() is not None
 
