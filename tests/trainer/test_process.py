@@ -367,10 +367,10 @@ def test_killed_while_it_tokenises_and_launched_again_it_comes_to_the_same_bytes
 @pytest.mark.crash
 def test_a_trainer_has_no_children_and_its_handles_do_not_grow(tmp_path: Path) -> None:
     rig = Rig(tmp_path, checkpoint__every_steps=5, evaluation__holdout=0.2, evaluation__every_steps=5)
-    trainer = rig.launch(rig.spec(1, rig.rows(sums(1, 400), "a")))
+    trainer = rig.launch(rig.spec(1, rig.rows(sums(1, 240), "a")))
     process = Path(f"/proc/{trainer.process.pid}")
     seen = []
-    for step in (12, 62):
+    for step in (7, 32):
         trainer.until(lambda heartbeat, least=step: heartbeat.step >= least and heartbeat.phase is Phase.TRAINING)
         seen.append({os.readlink(path) for path in (process / "fd").iterdir() if path.is_symlink()})
         children = [path.read_text() for path in (process / "task").glob("*/children")]
