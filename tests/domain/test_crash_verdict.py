@@ -116,6 +116,8 @@ def test_a_log_that_begins_in_the_middle_of_a_traceback_is_understood() -> None:
         (STEPS, 124, K.HANG),
         ("", None, K.NONE),
         ("", 137, K.KILLED_BY_SIGNAL),
+        ("Loading the dataset into memory\nMap:  40%|####      | 4000/10000", 137, K.HOST_OOM),
+        ("step 1 loss 2.5 rss 21.2 GB\nstep 2 loss 2.4 rss 38.0 GB", 137, K.HOST_OOM),
     ],
 )
 def test_exit_status_and_log_are_read_together(log: str, exit_code: int | None, expected: FailureKind) -> None:
@@ -131,6 +133,7 @@ def test_a_sure_verdict_is_told_apart_from_a_guess() -> None:
     sure = classify_log(HOST_OOM[0].log.split("\n"))
     guess = classify_log(STEPS.split("\n"), 1)
     assert sure.confidence > 0.9 > 0.5 > guess.confidence
+    assert (sure.is_guess, guess.is_guess) == (False, True)
 
 
 def test_evidence_names_lines_and_is_bounded() -> None:

@@ -84,7 +84,7 @@ def _log_of(folder: Path, ended: Ended) -> tuple[FailureKind | None, str]:
     """Return what the log speaks of, and the line that says so: asked for only where the trainer left no report."""
     text = crashes.safe_text(crashes.read_tail(folder / crashes.LOG, crashes.LOG_TAIL_BYTES))
     verdict = classify_log(text.splitlines(), exit_code=ended.exit_code, signal=ended.signal)
-    if verdict.kind in NO_CAUSE or not verdict.evidence:
+    if verdict.kind in NO_CAUSE or verdict.is_guess or not verdict.evidence:
         return None, ""
     return verdict.kind, verdict.evidence[0].text.strip()[:LINE_LIMIT]
 

@@ -7,6 +7,7 @@ counts where nothing else is found. A failure after which training went on is no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -66,6 +67,7 @@ class Verdict:
     confidence: float  # 0 to 1
     evidence: tuple[Clue, ...]
     reason: str
+    is_guess: bool = False  # from the exit status alone: the log names no cause
 
 
 def classify_log(
@@ -219,10 +221,19 @@ class _Case:
     def _of_end_alone(self) -> Verdict:
         """Judge by the exit status where the log says nothing."""
         kind, confidence = ends.kind_of_end(self.end)
+        if self.end.signal == ends.SIGKILL and self._was_short_of_memory():
+            kind = K.HOST_OOM
         if kind is K.NONE:
             return Verdict(K.NONE, confidence, (), "nothing in the log tells of a failure")
         last = [at for at, line in enumerate(self.lines) if line.text.strip()][-1:]
-        return Verdict(kind, confidence, self._clues(last), f"{self.end.in_words()}, and the log says nothing more")
+        return Verdict(
+            kind, confidence, self._clues(last), f"{self.end.in_words()}, and the log says nothing more", is_guess=True
+        )
+
+    def _was_short_of_memory(self) -> bool:
+        """Return whether a run that was killed without a word was about to fill the memory, as far as its log tells."""
+        last = [line.text for line in self.lines if line.text.strip()][-20:]
+        return any(_MEMORY.search(text) for text in last) or (bool(last) and not self.losses)
 
     def _told(self, finding: Finding, reason: str = "") -> Verdict:
         confidence = {Rank.FACT: 0.97, Rank.SPECIFIC: 0.92, Rank.GENERAL: 0.75, Rank.NUMBERS: 0.85, Rank.ECHO: 0.6}
@@ -245,6 +256,9 @@ class _Case:
         return tuple(clues.values())[:EVIDENCE_LIMIT]
 
 
+_MEMORY = re.compile(
+    r"\b(?:rss|resident|ram|host memory|cpu memory|memory|mem)\b|\b\d+(?:\.\d+)? ?[GM]i?B\b", re.IGNORECASE
+)
 _TELLING = {11: 0, 7: 0, ends.SIGABRT: 2}
 """Of several signals that processes died of, a memory fault tells most, an abort least."""
 
