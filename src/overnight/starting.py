@@ -11,11 +11,15 @@ from pathlib import Path
 
 from overnight.disk import base_models, checkpoints, files, fingerprints, trust
 from overnight.disk.layout import Layout
+from overnight.disk.tensor_headers import read_header
 from overnight.domain import start
+from overnight.domain.checkpoint import CheckpointReport
 from overnight.domain.config import ConfigProblem
 from overnight.domain.errors import ConfigError
+from overnight.domain.shapes import misfit
 from overnight.domain.start import Base, Start
 
+ADAPTER = "adapter_model.safetensors"
 REREAD_BYTES = 16 << 20
 """Smaller files of a base model (settings, tokenizer, template) are read each time: nothing is taken on trust there."""
 
@@ -25,13 +29,13 @@ def find(layout: Layout, *, base_model: str | None, ever_committed: int | None) 
     newest, passed_over = checkpoints.newest_verified(layout.model)
     if newest is not None:
         trust.remember(layout, newest)
-    return start.judge(newest, passed_over, base=_base(layout, base_model), ever_committed=ever_committed)
+    return start.judge(newest, passed_over, base=_base(layout, base_model, newest), ever_committed=ever_committed)
 
 
 def base_problems(layout: Layout, *, base_model: str) -> list[ConfigProblem]:
     """Return what is wrong with the base model by content, without reading any checkpoint's."""
     newest = checkpoints.newest_complete(layout.model)
-    return start.base_problems(newest, _base(layout, base_model)) if newest is not None else []
+    return start.base_problems(newest, _base(layout, base_model, newest)) if newest is not None else []
 
 
 def told_step(layout: Layout) -> int | None:
@@ -42,7 +46,7 @@ def told_step(layout: Layout) -> int | None:
         return None
 
 
-def _base(layout: Layout, base_model: str | None) -> Base:
+def _base(layout: Layout, base_model: str | None, newest: CheckpointReport | None) -> Base:
     if base_model is None:
         return Base(path=None, fingerprint=None, tokenizer=None)
     try:
@@ -51,9 +55,30 @@ def _base(layout: Layout, base_model: str | None) -> Base:
             return Base(path=path, fingerprint=None, tokenizer=None)  # on the Hub, or made by the first trainer
         memory = layout.state / "fingerprints.json"
         fingerprint = fingerprints.of_folder(Path(path), memory=memory, reread_bytes=REREAD_BYTES)
-        return Base(path=path, fingerprint=fingerprint, tokenizer=fingerprints.of_tokenizer(Path(path)))
+        damage, unfit = _look_inside(Path(path), newest)
+        tokenizer = fingerprints.of_tokenizer(Path(path))
+        return Base(path=path, fingerprint=fingerprint, tokenizer=tokenizer, damage=damage, misfit=unfit)
     except ConfigError as error:
         found = f"{error.what}: {error.found}" if error.found else error.what
         return Base(path=None, fingerprint=None, tokenizer=None, trouble=found)
     except OSError as error:
         return Base(path=None, fingerprint=None, tokenizer=None, trouble=f"{base_model}: {error.strerror or error}")
+
+
+def _look_inside(folder: Path, newest: CheckpointReport | None) -> tuple[str | None, str | None]:
+    """Return what is damaged in the base model's weights, and how the newest adapter does not fit them."""
+    base: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            base |= {name: tensor.shape for name, tensor in read_header(path).items()}
+        except ValueError as error:
+            return f"{path.name}: {error}", None
+    manifest = newest.manifest if newest is not None else None
+    if newest is None or manifest is None or ADAPTER not in manifest.files:
+        return None, None
+    try:
+        adapter = {name: tensor.shape for name, tensor in read_header(Path(newest.path) / ADAPTER).items()}
+    except (OSError, ValueError):
+        return None, None  # its hash is what was committed; the trainer says more when it loads it
+    rank = manifest.locked.get("lora.r")
+    return None, misfit(adapter, base, rank=rank if isinstance(rank, int) else None)

@@ -51,3 +51,13 @@ def test_settings_that_do_not_fit_are_a_problem(layout: Layout, commit: Commit) 
     verdict = verify(layout)
     assert not verdict.is_ok
     assert "CRITICAL: Cannot change 'seed' while checkpoints exist" in verdict.in_words()
+
+
+def test_a_base_model_with_a_damaged_header_is_told_before_anything_is_loaded(layout: Layout) -> None:
+    path = layout.base / "tiny" / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes((2**63).to_bytes(8, "little") + data[8:])
+    verdict = verify(layout)
+    assert not verdict.is_ok
+    assert "The base model is damaged" in verdict.in_words()
+    assert "its header claims 9223372036854775808 bytes" in verdict.in_words()

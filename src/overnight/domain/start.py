@@ -20,6 +20,8 @@ class Base:
     fingerprint: str | None  # None where it was not read: it lies on the Hub, or it is not made yet
     tokenizer: str | None
     trouble: str | None = None  # why it cannot be read
+    damage: str | None = None  # which of its files cannot be what it says
+    misfit: str | None = None  # how the newest checkpoint's adapter does not fit it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,16 @@ def _base_problems(newest: CheckpointReport | None, base: Base) -> Iterable[Conf
                 found=f"{now} in {base.path}",
                 expected=f"{expected} ({checkpoint_name(newest.step) if newest is not None else ''})",
                 fix="bring the old files back; for another base model make a new workspace with overnight init",
+            )
+    for code, what, found in (("damaged", "is damaged", base.damage), ("shapes", "does not fit", base.misfit)):
+        if found is not None:
+            yield ConfigProblem(
+                key="base_model",
+                code=code,
+                message=f"CRITICAL: The base model {what}{' the adapter' if code == 'shapes' else ''}",
+                found=found,
+                expected="whole files, with layers of the shapes that the adapter changes",
+                fix="bring the right files back; for another base model make a new workspace with overnight init",
             )
 
 
