@@ -25,7 +25,7 @@ from chaos.schedule import Plan, plans
 from chaos.watching import Watching
 from chaos.workspace import Kind, Workspace, name_of
 
-MEMBER_S = 15.0
+MEMBER_S = 30.0
 """A member that is to be hit must be there within this, or the fault is passed over."""
 
 POLL_S = 0.004
@@ -272,7 +272,7 @@ class Chaos:
         is_brief = plan.victims == ("admission",)
         if is_brief and not any(member.role == "admission" for member in self._there("admission")):
             return self._there("admission")
-        self._holds(is_there, MEMBER_S)
+        self._holds(is_there, min(MEMBER_S, self.kind.bound_s))
         return found if is_there() else []
 
     def _strike(self, plan: Plan, victims: list[Member]) -> tuple[list[Member], float, str]:

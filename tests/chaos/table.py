@@ -13,7 +13,8 @@ from chaos.verdict import Verdict
 def table(run: Run, verdict: Verdict, plain: dict[str, str] | None = None) -> str:
     """Return the table of a run, with the plain trainer's column beside it where that was measured."""
     trainer = [done.recovery_s for done in run.injected if _is_trainer_death(done)]
-    guards = [done.guard_s for done in run.injected if done.guard_s is not None]
+    guards = [done.guard_s for done in run.injected if done.guard_s is not None and done.what != "stop"]
+    stopped = [done.guard_s for done in run.injected if done.guard_s is not None and done.what == "stop"]
     other = [
         done.recovery_s for done in run.injected if done.what == "kill" and set(done.victims) <= {"loop", "watchdog"}
     ]
@@ -26,6 +27,8 @@ def table(run: Run, verdict: Verdict, plain: dict[str, str] | None = None) -> st
         "trainer dead, to its next step": times(trainer),
         "guard killed, to the next step": times(other),
         "guard killed, both there again": times(guards),
+        "guard left stopped, both there again": times(stopped),
+        "guards killed and later than 5 s": str(verdict.late_guards),
         "starts by the operator": str(run.ups),
         "wall clock": f"{run.wall_s:.0f} s",
     }

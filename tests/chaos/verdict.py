@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -50,18 +51,16 @@ def undisturbed(root: Path, kind: Kind, files: list[int], *, timeout: float = 36
     if kind.simulated is not None:
         kind = replace(kind, simulated="step_s=0")  # how long a step takes is not part of it
     workspace = Workspace(root, kind).init()
-    for number in files:
-        workspace.drop(number) if number else workspace.add(number)
-        if number == 0:
-            workspace.up()
-        while workspace.inbox():
-            _short_rest()
-    done = workspace.run("up", "--until-idle", "--no-web", timeout=timeout, check=False)
-    if done.returncode == 75:  # it runs already: only its end is waited for
-        while len(workspace.done()) < len(files):
-            _short_rest()
-    workspace.run("down", timeout=120)
-    return end_of(workspace)
+    try:
+        workspace.add(*files)
+        workspace.up()
+        deadline = time.monotonic() + timeout
+        while len(workspace.done()) < len(files) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        workspace.run("down", timeout=120)
+        return end_of(workspace)
+    finally:
+        workspace.end()
 
 
 def end_of(workspace: Workspace) -> End:
@@ -109,7 +108,7 @@ def judge(run: Run, expected: End) -> Verdict:
     verdict.complaints += [f"orphan: {text}" for text in verdict.orphans]
     for check in (_check_places, _check_half_done, _check_queue, _check_false_kills):
         verdict.complaints += check(run)
-    verdict.late_guards = sum(1 for done in run.injected if (done.guard_s or 0.0) > GUARD_S)
+    verdict.late_guards = sum(1 for done in run.injected if done.what != "stop" and (done.guard_s or 0.0) > GUARD_S)
     if not run.looks:
         say("the status file was never seen")
     found = end_of(workspace)
@@ -221,9 +220,3 @@ def _check_false_kills(run: Run) -> Iterator[str]:
     stopped = [done for done in run.injected if done.what == "stop" and "trainer" in done.victims]
     if len(stuck) > len(stopped):
         yield f"{len(stuck)} trainers were ended as stuck, {len(stopped)} were stopped: {stuck[:3]}"
-
-
-def _short_rest() -> None:
-    import time
-
-    time.sleep(0.02)

@@ -55,7 +55,7 @@ SIMULATED = Kind(
     rows=64,
     settings={"train.epochs": "4", "checkpoint.every_steps": "4", "checkpoint.keep": "3", "watch.load_stuck_s": "8"},
     simulated="step_s=0.01,load_s=0.04",
-    without=frozenset({"evaluate", "spare"}),
+    without=frozenset({"evaluate"}),
     patience_s=1.5,
 )
 """64 steps a file, of 10 ms each."""
@@ -64,13 +64,13 @@ REAL = Kind(
     name="real trainer (builtin:tiny, LoRA with dropout)",
     rows=72,
     settings={
-        "train.epochs": "16", "checkpoint.every_steps": "8", "checkpoint.keep": "3", "watch.load_stuck_s": "40",
+        "train.epochs": "10", "checkpoint.every_steps": "8", "checkpoint.keep": "3", "watch.load_stuck_s": "40",
         "evaluation.holdout": "0.11", "evaluation.every_steps": "64", "evaluation.max_examples": "8",
     },
     bound_s=150.0,
-    patience_s=6.0,
+    patience_s=4.0,
 )  # fmt: skip
-"""256 steps a file."""
+"""160 steps a file."""
 
 
 @dataclass
