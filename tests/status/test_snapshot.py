@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from overnight.database import intents, queue
+from overnight.database import events, intents, queue
 from overnight.database.connection import connect
 from overnight.disk import attempts, checkpoints, files, workspace
 from overnight.disk.layout import Layout
@@ -374,3 +374,13 @@ def test_every_guard_stands_on_the_board(world: World) -> None:
     assert states["watchdog"] == "not running"
     assert {"anti-stuck", "checkpoints", "config lock", "disk"} <= set(states)
     assert all({"name", "state", "since", "last_acted", "note"} <= set(guard) for guard in board)
+
+
+def test_the_board_tells_when_and_why_a_guard_acted_and_is_off_without_a_daemon(world: World) -> None:
+    why = "the daemon was killed: it is stopped (by a signal)"
+    events.record(world.connection, now=NOW - 5, kind="daemon.restarted", message=why, level="warning")
+    board = {guard["name"]: guard for guard in guards(world.layout, world.connection, world.look())}
+    assert board["watchdog"]["why"] == why
+    assert board["watchdog"]["last_acted"] is not None
+    assert board["queue"]["why"] is None
+    assert {board[name]["state"] for name in ("anti-stuck", "crash detector", "intake", "disk")} == {"off: no daemon"}
