@@ -248,7 +248,7 @@ def test_skip_and_cancel_leave_the_running_job_only_and_the_next_one_runs(place:
 
 
 def test_stop_finishes_the_current_file_and_takes_no_more(place: Place) -> None:
-    place.simulate(step_s=0.02)
+    place.simulate(step_s=0.2)  # the wish must come while it trains, also on a loaded machine
     place.add(100, 8)
     process = place.start("up", "--until-idle")
     place.wait_for_step(1)
