@@ -217,7 +217,7 @@ def test_a_locked_database_is_words(inside: Run, layout: Layout, monkeypatch: py
     blocker.execute("BEGIN EXCLUSIVE")
     said = inside("pause")
     blocker.close()
-    assert said.code == 1
+    assert said.code == 75
     assert "locked" in said.err
 
 

@@ -63,6 +63,7 @@ def down(
 ) -> None:
     """Save at the next step border, then end everything of this workspace."""
     from overnight.control import life
+    from overnight.database.connection import translated
     from overnight.domain.errors import DiskError
 
     try:
@@ -137,16 +138,19 @@ def _opened_for_wish(context: typer.Context, verb: str) -> Iterator[tuple[Layout
     """Open the workspace to write down a wish; where the disk takes none, say what still works."""
     import sqlite3
 
+    from overnight.database.connection import translated
     from overnight.domain.errors import DiskError
 
     try:
         with opened(context) as places:
             yield places
     except (DiskError, sqlite3.OperationalError) as error:
-        found = error.found if isinstance(error, DiskError) else str(error)
+        refusal = error if isinstance(error, DiskError) else translated(error, Path("state.db"))
+        if not isinstance(refusal, DiskError):
+            raise  # somebody else holds the database: that passes
         raise DiskError(
             f"The wish to {verb} cannot be written down",
-            found=found,
+            found=refusal.found,
             expected="a disk that takes writes: the wish is to hold over restarts",
             fix="overnight down works all the same, it asks by signals; or free the disk and try again",
             code="not_written",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
-from overnight.domain.errors import DiskError, OvernightError
+from overnight.domain.errors import BusyError, DiskError, OvernightError
 
 Connection = sqlite3.Connection
 """For the floors above, which do not import sqlite3."""
@@ -124,6 +124,14 @@ def translated(error: sqlite3.OperationalError, path: Path) -> OvernightError:
             found=text,
             expected="a file system that takes writes",
             fix="free space or make it writable; work goes on by itself then",
+        )
+    if "locked" in text or "busy" in text:
+        return BusyError(
+            f"The database is in use: {text}",
+            found="another process holds it",
+            expected="a moment without another writer",
+            fix="try again",
+            code="locked",
         )
     return OvernightError(f"The database refused: {text}", fix="try again; overnight doctor tells more")
 
