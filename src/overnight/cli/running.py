@@ -63,7 +63,6 @@ def down(
 ) -> None:
     """Save at the next step border, then end everything of this workspace."""
     from overnight.control import life
-    from overnight.database.connection import translated
     from overnight.domain.errors import DiskError
 
     try:

@@ -33,8 +33,11 @@ def expect(context: Context, attempt: Attempt) -> None:
 def keep_crashes(context: Context, now: Moment) -> None:
     """Keep the evidence of each attempt whose consequence is drawn, and mark it as settled.
 
-    After the dispatch: syncing files takes time, and the next attempt is to start at once.
+    After the dispatch: syncing files takes time, and the next attempt is to start at once. Under a workspace that was
+    moved away nothing is written, lest the folders be made anew at the old place: the next loop does it.
     """
+    if context.lost_at is not None:
+        return
     drawn: dict[str, tuple[Attempt, Job | None]] = context.memory.get(MEMORY, {})
     for attempt in queue.unsettled_attempts(context.connection):
         job = queue.find(context.connection, attempt.job)

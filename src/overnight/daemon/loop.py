@@ -68,7 +68,9 @@ def leave(context: Context, now: Moment) -> None:
 
 
 def _has_work(context: Context) -> bool:
-    return bool(queue.open_attempts(context.connection) or queue.unsettled_attempts(context.connection))
+    if queue.open_attempts(context.connection):
+        return True
+    return context.lost_at is None and bool(queue.unsettled_attempts(context.connection))
 
 
 STEPS: tuple[tuple[str, Step], ...] = (

@@ -20,6 +20,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -74,6 +75,7 @@ class Simulation:
         self.lines: list[dict[str, Any]] = []  # numbers that the disk has not taken yet
         self.leaked: list[bytearray] = []
         self.base = self._look_at_base()
+        self.owns_model: Callable[[], bool] = lambda: True  # whether the lock on the model is still ours
 
     def _look_at_base(self) -> dict[str, str]:
         """Return what a checkpoint records of the base model, where there is one."""
@@ -186,6 +188,8 @@ class Simulation:
     def _save(self, steps: int) -> None:
         if self.committed == self.model.step:
             return
+        if not self.owns_model():
+            raise Fault(FailureKind.FILE_NOT_FOUND, charged=False)  # the folders below would be made anew
         self._enter(Phase.SAVING)
         if self._is_slow("save"):
             time.sleep(self.options.slow_s)
@@ -347,6 +351,7 @@ def main(folder: Path) -> ExitCode:
     if not lock.acquire(holder=holder):
         print("another trainer holds the model's lock", file=sys.stderr)
         return ExitCode.BUSY
+    simulation.owns_model = lock.is_intact
     return simulation.leave()
 
 
