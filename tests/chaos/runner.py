@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -170,6 +171,9 @@ class Chaos:
             self.workspace.drop(self.run_.files[-1])
 
     def _add_file(self, *, by_command: bool) -> None:
+        if by_command:  # it is judged there and then: what came before it must have been judged
+            claimed = self.workspace.root / ".overnight" / "claimed"
+            self._await(lambda: not self.workspace.inbox() and not os.listdir(claimed), self.kind.bound_s, "the intake")
         number = len(self.run_.files)
         self.run_.files.append(number)
         if by_command:

@@ -23,7 +23,7 @@ def survives(tmp_path: Path, kind: Kind, *, kills: int) -> None:
         run = chaos.run(limit_s=480)
         verdict = judge(run, undisturbed(tmp_path / "undisturbed" / "workspace", kind, run.files))
         print(table(run, verdict))
-        assert verdict.complaints == []
+        assert not verdict.complaints, verdict.complaints
         assert len(run.injected) == kills
         assert all(done.is_recovered for done in run.injected)
         assert verdict.is_equal

@@ -55,7 +55,7 @@ SIMULATED = Kind(
     rows=64,
     settings={"train.epochs": "4", "checkpoint.every_steps": "4", "checkpoint.keep": "3", "watch.load_stuck_s": "8"},
     simulated="step_s=0.01,load_s=0.04",
-    without=frozenset({"evaluate"}),
+    without=frozenset({"evaluate", "spare"}),
     patience_s=1.5,
 )
 """64 steps a file, of 10 ms each."""
