@@ -57,6 +57,7 @@ class Watched:
     attempt: str
     handle: str | None
     ticked_at: float  # boot seconds
+    begun_at: float = float("inf")  # boot seconds: when the loop first saw it
     looks: tuple[int, int] | None = None  # inode and time of the heartbeat file that was read last
     heartbeat: Heartbeat | None = None
     from_start: bool = False  # the loop saw it begin, so that also its first move was timed

@@ -29,6 +29,10 @@ from overnight.database.connection import takes_writes
 from overnight.disk import attempts, files
 
 TICK_S = 0.2
+STEADY_TICK_S = 0.5
+STEADY_AFTER_S = 20.0
+"""A trainer that has worked for so long is looked at less often: what ends it rings the bell all the same."""
+
 PROBE_S = 1.0
 LOST_LIMIT_S = 120.0
 """A workspace that went away is left after so long, whatever could not be ended in it."""
@@ -118,7 +122,13 @@ def run(context: Context) -> None:
         if context.is_over:
             return
         context.beat.say("waits", at=attempts.boot_time())
-        context.bell.wait(TICK_S, also=_exit_descriptor(context), or_else=_spare_descriptor(context))
+        context.bell.wait(_pause_s(context), also=_exit_descriptor(context), or_else=_spare_descriptor(context))
+
+
+def _pause_s(context: Context) -> float:
+    watched = context.watched
+    is_steady = watched is not None and watched.stop is None and watched.ticked_at - watched.begun_at > STEADY_AFTER_S
+    return STEADY_TICK_S if is_steady else TICK_S
 
 
 def _exit_descriptor(context: Context) -> int | None:

@@ -39,6 +39,7 @@ def _begin(context: Context, attempt: Attempt, now: Moment) -> Watched:
         attempt=attempt.id,
         handle=attempt.handle,
         ticked_at=now.boot,
+        begun_at=now.boot,
         from_start=attempt.state is AttemptState.STARTING and now.unix - attempt.started_at < vitals.LOST_S,
         subject=subject,
         paces=paces.read(context.layout, subject),
