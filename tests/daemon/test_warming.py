@@ -83,15 +83,18 @@ def test_the_first_job_waits_for_the_libraries_and_the_status_says_so(
     warm.make(files=1)
     context = warm.context()
     context.locks = None
-    warm.tick_until(context, lambda: context.standing.state == "loading")
-    assert "file0.jsonl" in context.standing.reason
-    assert warm.attempts() == []
-    assert warm.jobs()[0].state is JobState.QUEUED
     lock = files.Lock(warm.layout.daemon_lock)
     assert lock.acquire(holder={"pid": os.getpid()})
     warm.wish("up")
     connection = connect(warm.layout.database)
-    warm.tick_until(context, lambda: snapshot(warm.layout, connection, now=0.0).standing.state.value == "loading")
+
+    def seen() -> tuple[str, str]:
+        return context.standing.state, snapshot(warm.layout, connection, now=0.0).standing.state.value
+
+    warm.tick_until(context, lambda: seen() == ("loading", "loading"))
+    assert "file0.jsonl" in context.standing.reason
+    assert warm.attempts() == []
+    assert warm.jobs()[0].state is JobState.QUEUED
     connection.close()
     lock.release()
     warm.tick_until(context, warm.is_done)

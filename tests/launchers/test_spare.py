@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from overnight.disk import attempts, files
 from overnight.disk.layout import Layout
-from overnight.domain.attempt import Spec
+from overnight.domain.attempt import Phase, Spec
 from overnight.domain.spare import State
 from overnight.launchers import orphans, processes
 from overnight.launchers import spare as spares
@@ -142,13 +143,14 @@ def test_a_forked_trainer_is_our_child_and_looks_like_one_started_anew(
     beat = wait(lambda: attempts.read_heartbeat(folder))
     assert beat.pid == pid
     assert bench.launcher.poll(forked) == Running(pid=pid, is_ours=True)
+    wait(lambda: is_training(folder))
     forked_facts = facts_of(pid)
     bench.launcher.kill(forked)
     bench.ended(forked)
 
     other = bench.attempt()
     anew = bench.launcher.start(other, workspace=bench.layout.root, record=bench.handles.append)
-    wait(lambda: attempts.read_heartbeat(other))
+    wait(lambda: is_training(other))
     expected = facts_of(int(anew.split(":")[1]))
     assert set(forked_facts["environment"]) ^ set(expected["environment"]) == set()
     assert {**forked_facts, "command": "", "log": ""} == {**expected, "command": "", "log": ""}
@@ -157,11 +159,30 @@ def test_a_forked_trainer_is_our_child_and_looks_like_one_started_anew(
     assert spare.look() is State.READY
 
 
+def is_training(folder: Path) -> bool:
+    beat = attempts.read_heartbeat(folder)
+    return beat is not None and beat.phase is Phase.TRAINING and beat.step > 0
+
+
+def descriptors_of(place: Path) -> dict[int, str]:
+    """Return what each file descriptor of a process is, seen a moment after the last look."""
+    time.sleep(0.01)
+    found: dict[int, str] = {}
+    for path in (place / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found[int(path.name)] = os.readlink(path)
+    return found
+
+
 def facts_of(pid: int) -> dict[str, Any]:
     """Return what the kernel says of a process."""
     place = Path("/proc") / str(pid)
     status = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
-    descriptors = {int(path.name): os.readlink(path) for path in (place / "fd").iterdir()}
+    looks = [descriptors_of(place) for _ in range(20)]
+    descriptors = looks[-1]
+    kept = set.intersection(
+        *(set(look.items()) for look in looks)
+    )  # what it only reads or writes just now is passed over
     return {
         "command": (place / "cmdline").read_bytes().rstrip(b"\0").decode().split("\0"),
         "environment": sorted((place / "environ").read_bytes().split(b"\0")),
@@ -173,7 +194,7 @@ def facts_of(pid: int) -> dict[str, Any]:
         "leads": os.getsid(pid) == pid,
         "input": descriptors[0],
         "log": descriptors[1] if descriptors[1] == descriptors[2] else "two",
-        "others": sorted(target for number, target in descriptors.items() if number > 2),
+        "others": sorted(target for number, target in kept if number > 2),
         "limits": (place / "limits").read_text(),
     }
 
