@@ -85,6 +85,8 @@ def test_the_first_job_waits_for_the_libraries_and_the_status_says_so(
     context.locks = None
     lock = files.Lock(warm.layout.daemon_lock)
     assert lock.acquire(holder={"pid": os.getpid()})
+    guard = files.Lock(warm.layout.watchdog_lock)
+    assert guard.acquire(holder={"pid": os.getpid()})  # a real watchdog would start a second loop beside this one
     warm.wish("up")
     connection = connect(warm.layout.database)
 
@@ -96,9 +98,10 @@ def test_the_first_job_waits_for_the_libraries_and_the_status_says_so(
     assert warm.attempts() == []
     assert warm.jobs()[0].state is JobState.QUEUED
     connection.close()
-    lock.release()
     warm.tick_until(context, warm.is_done)
     assert len(warm.attempts()) == 1
+    guard.release()
+    lock.release()
 
 
 @pytest.mark.parametrize("wish", ["paused", "stopped"])
