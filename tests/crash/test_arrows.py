@@ -96,15 +96,15 @@ def check(rig: Rig, expected: dict[str, Any]) -> None:
     model = rig.model()
     assert len(model["ledger"]) == len(set(model["ledger"])), "a row was trained twice"
     assert model == expected
-    for name, rows in FILES.items():
-        found = [path for path in rig.layout.root.rglob(name) if path.is_file()]
-        assert [path.parent for path in found] == [rig.layout.done]
-        assert found[0].read_bytes() == write_rows(name, rows)
     # the process that judges files may still be clearing up behind a job that is already done
     rig.wait(lambda: not list(rig.layout.claimed.iterdir()), what="the end of each claim")
     rig.wait(lambda: rig.daemon_pid() == again.pid)
     again.send_signal(signal.SIGTERM)
     assert again.wait(20) == 0
+    for name, rows in FILES.items():
+        found = [path for path in rig.layout.root.rglob(name) if path.is_file()]
+        assert [path.parent for path in found] == [rig.layout.done]
+        assert found[0].read_bytes() == write_rows(name, rows)
     left = [path.name for path in rig.layout.model.iterdir() if not path.name.startswith("checkpoint-")]
     assert left == []
     json.loads(rig.layout.status_file.read_text())
