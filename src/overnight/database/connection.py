@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import resources
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from overnight.database import migrating
 from overnight.domain.errors import BusyError, DiskError, OvernightError
 
 Connection = sqlite3.Connection
@@ -37,7 +37,7 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
-        _migrate(connection)
+        _migrate(connection, path)
     except OvernightError:
         connection.close()
         raise
@@ -50,7 +50,8 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
 def takes_writes(connection: sqlite3.Connection) -> bool:
     """Return whether a change can be written now; it writes, and changes nothing."""
     try:
-        connection.execute(f"PRAGMA user_version={VERSION}")
+        with transaction(connection):  # under its lock: a newer program may be migrating it
+            connection.execute(f"PRAGMA user_version={migrating.format_of(connection)}")
     except sqlite3.Error:
         return False
     return True
@@ -62,7 +63,10 @@ def wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
 
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
-    """Open the database for reading only; nothing is created or migrated. Raises like connect."""
+    """Open the database for reading only; nothing is created. Raises like connect.
+
+    One of an older format is migrated first, or, where the disk takes no writes, a copy of it in memory.
+    """
     if not path.exists():
         return connect(path)  # raises
     connection = _open(path, is_frozen=_is_frozen(path))
@@ -76,10 +80,13 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         connection.close()
         raise _told(error, path) from error
-    if version < VERSION:
-        connection.close()
-        return connect(path)
-    return connection
+    if version == VERSION:
+        return connection
+    with closing(connection):
+        try:
+            return connect(path)
+        except DiskError:
+            return _migrated_copy(connection)
 
 
 def _is_frozen(path: Path) -> bool:
@@ -146,28 +153,27 @@ def _refuse_newer(version: int) -> None:
         )
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    """Bring the database to this program's format, each step in one transaction."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the database to this program's format, all steps in one transaction: old or new, never neither."""
+    version = migrating.format_of(connection)
     _refuse_newer(version)
-    for number in range(version + 1, VERSION + 1):
-        script = resources.files("overnight.database").joinpath("migrations", f"{number:03d}.sql").read_text()
-        with transaction(connection):
-            # another process may have been first: the version is read again under the lock
-            if connection.execute("PRAGMA user_version").fetchone()[0] >= number:
-                continue
-            for statement in _statements(script):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={number}")
+    if version == VERSION:
+        return
+    connection.execute("PRAGMA foreign_keys=OFF")  # no effect inside a transaction; checked at its end instead
+    with transaction(connection):
+        migrating.bring_up(connection, path, version=VERSION)
+    connection.execute("PRAGMA foreign_keys=ON")
 
 
-def _statements(script: str) -> Iterator[str]:
-    pending = ""
-    for line in script.splitlines():
-        pending += line + "\n"
-        if sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""
+def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a copy in memory in this program's format: for reading where the disk takes no writes."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    copy.row_factory = sqlite3.Row
+    connection.backup(copy)
+    with transaction(copy):
+        migrating.run_scripts(copy, version=VERSION)
+    copy.execute("PRAGMA query_only=ON")
+    return copy
 
 
 @contextmanager
