@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,14 @@ def is_forked(context: Context) -> bool:
     return launcher is not None and bool(launcher._forked) and not launcher._children
 
 
+def hold_loading(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Have spares load until the file that is returned is there."""
+    release = folder / "release"
+    monkeypatch.setenv("OVERNIGHT_FAULT", "spare_load:1:held")
+    monkeypatch.setenv("OVERNIGHT_FAULT_RELEASE", str(release))
+    return release
+
+
 def test_all_trainers_of_a_queue_are_forked_from_one_spare(warm: Rig) -> None:
     warm.make(files=2)
     context = warm.context()
@@ -77,9 +86,9 @@ def test_a_killed_trainer_is_followed_by_a_forked_one_and_its_signal_is_known(wa
 
 
 def test_the_first_job_waits_for_the_libraries_and_the_status_says_so(
-    warm: Rig, monkeypatch: pytest.MonkeyPatch
+    warm: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("OVERNIGHT_FAULT", "spare_load:1:slow")
+    release = hold_loading(monkeypatch, tmp_path)
     warm.make(files=1)
     context = warm.context()
     context.locks = None
@@ -98,15 +107,18 @@ def test_the_first_job_waits_for_the_libraries_and_the_status_says_so(
     assert warm.attempts() == []
     assert warm.jobs()[0].state is JobState.QUEUED
     connection.close()
-    warm.tick_until(context, warm.is_done)
+    release.touch()
+    warm.tick_until(context, warm.is_done, timeout=60)
     assert len(warm.attempts()) == 1
     guard.release()
     lock.release()
 
 
 @pytest.mark.parametrize("wish", ["paused", "stopped"])
-def test_a_wish_is_heeded_while_the_libraries_are_loaded(warm: Rig, monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
-    monkeypatch.setenv("OVERNIGHT_FAULT", "spare_load:1:slow")
+def test_a_wish_is_heeded_while_the_libraries_are_loaded(
+    warm: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wish: str
+) -> None:
+    release = hold_loading(monkeypatch, tmp_path)
     warm.make(files=1)
     context = warm.context()
     warm.tick_until(context, lambda: context.standing.state == "loading")
@@ -114,6 +126,7 @@ def test_a_wish_is_heeded_while_the_libraries_are_loaded(warm: Rig, monkeypatch:
     warm.tick_until(context, lambda: context.standing.state == wish)
     spare = context.warmth.spare
     assert spare is not None
+    release.touch()
     warm.tick_until(context, lambda: spare.look() is State.READY)
     warm.tick_until(context, lambda: context.standing.state == wish)
     assert warm.attempts() == []

@@ -61,21 +61,23 @@ def test_asked_to_leave_it_saves_at_a_step_border_and_goes_on_with_the_same_byte
 ) -> None:
     rig = Rig(tmp_path, **{**DROPOUT, "checkpoint__every_steps": 100})
     rows = rig.rows(sums(1, 50), "a")
-    fault = {"OVERNIGHT_FAULT": "step:5:slow"}
+    release = tmp_path / "release"
+    fault = {"OVERNIGHT_FAULT": "step:5:held", "OVERNIGHT_FAULT_RELEASE": str(release)}
     first = rig.launch(rig.spec(1, rows), **fault)
-    first.until(lambda heartbeat: heartbeat.step >= 4)
+    first.until(lambda heartbeat: heartbeat.phase is Phase.TRAINING)
     asked_at = time.monotonic()
     if way == "notice":
         attempts.write_notice(first.folder, attempts.Notice(wish=attempts.Wish.SAVE_AND_LEAVE, reason="paused by you"))
     else:
         first.process.send_signal(signal.SIGTERM)
+    release.touch()
     code, report = first.end()
     assert time.monotonic() - asked_at < 30
     assert report is not None
     assert (code, report.outcome, report.kind) == (75, Outcome.PREEMPTED, None)
     assert ("paused by you" if way == "notice" else way) in report.message
     assert report.checkpoint == report.step
-    assert 4 <= report.step < 14
+    assert 0 < report.step <= 5
     code, report = rig.launch(rig.spec(1, rows)).end()
     assert code == 0
     differing = {name for name, value in rig.state().items() if value != expected[name]}
@@ -246,9 +248,11 @@ def test_a_workspace_moved_mid_run_stops_the_trainer_and_leaves_nothing_where_it
 ) -> None:
     rig = Rig(tmp_path / "here", **DROPOUT)
     rows = rig.rows(sums(1, 50), "a")
-    first = rig.launch(rig.spec(1, rows), OVERNIGHT_FAULT="step:5:slow")
+    release = tmp_path / "release"
+    first = rig.launch(rig.spec(1, rows), OVERNIGHT_FAULT="step:5:held", OVERNIGHT_FAULT_RELEASE=str(release))
     first.until(lambda heartbeat: heartbeat.checkpoint == 3)
     (tmp_path / "here").rename(tmp_path / "there")
+    release.touch()
     assert first.process.wait(60) == 1
     assert not (tmp_path / "here").exists()
     moved = Rig(tmp_path / "there", **DROPOUT)

@@ -4,7 +4,7 @@
 ``step`` (job step about to be made), ``eval`` (batch of an evaluation, counted over the run), ``save`` (a checkpoint is
 written and not yet committed, counted over the run), ``rows`` (a forward pass of so many rows has been made), ``row``
 (a forward pass that holds the row of that number), ``report`` (before the last word). With ``once`` only the first
-attempt of a job meets it.
+attempt of a job meets it. The action ``held`` waits until the file that OVERNIGHT_FAULT_RELEASE names is there.
 
 Of a spare trainer: ``spare_load`` (before it loads), ``spare_order`` (asked to fork), ``spare_forked`` (before it says
 so), ``spare_go`` (before it passes the word on).
@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 VARIABLE = "OVERNIGHT_FAULT"
+RELEASE = "OVERNIGHT_FAULT_RELEASE"
 SLEEP_S = 3600.0
 SLOW_S = 1.5
 LEAK_BYTES = 32 << 20
@@ -64,9 +65,17 @@ def deaf() -> None:
     ctypes.PyDLL(None).sleep(int(SLEEP_S))
 
 
+def held() -> None:
+    """Wait until a file is there: what the one who waits outside wants to see lasts as long as he needs."""
+    deadline = time.monotonic() + SLEEP_S
+    while not os.path.exists(os.environ[RELEASE]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 ACTIONS: dict[str, Callable[[], None]] = {
     "deaf": deaf,
     "leak": leak,
+    "held": held,
     "exit0": lambda: os._exit(0),
     "kill": lambda: signal.raise_signal(signal.SIGKILL),
     "term": lambda: signal.raise_signal(signal.SIGTERM),
