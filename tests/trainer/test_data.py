@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from overnight.disk import builtin  # noqa: E402
 from overnight.disk.tokenizer import load_encoder  # noqa: E402
-from overnight.domain import config  # noqa: E402
+from overnight.domain import config, held_out  # noqa: E402
 from overnight.domain.attempt import FailureKind, Outcome  # noqa: E402
 from overnight.domain.errors import DataError  # noqa: E402
 from overnight.trainer import data, fit  # noqa: E402
@@ -94,7 +94,7 @@ def test_what_is_held_out_hangs_on_the_row_alone(tmp_path: Path) -> None:
 def test_a_job_with_nothing_to_learn_never_starts(
     tmp_path: Path, rows: list[Any], changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data.xxhash, "xxh3_64_intdigest", lambda line: 0)
+    monkeypatch.setattr(held_out.xxhash, "xxh3_64_intdigest", lambda line: 0)
     with pytest.raises(DataError) as caught:
         Given(tmp_path, rows, **changes).prepare()
     assert said in str(caught.value)

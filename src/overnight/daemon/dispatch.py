@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from overnight import starting
-from overnight.daemon import holding, launching, locks, orphans, planning, warming, wishes
+from overnight.daemon import holding, launching, locks, orphans, planning, rehearsing, warming, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import events, pauses, queue
 from overnight.disk import checkpoints, files, locked
@@ -29,6 +29,9 @@ def dispatch_next(context: Context, now: Moment) -> None:
     job = _next_job(context, now)
     if job is None:
         context.errands.forget("newest")  # when work goes on, the disk may be another one
+        return
+    if not rehearsing.is_decided(context, job, now):
+        context.stand("loading", f"earlier data sets are read: {job.file} replays rows of them", at=now.unix)
         return
     found = _find_start(context, now)
     if found is not None:

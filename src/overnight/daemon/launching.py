@@ -46,6 +46,7 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment
     files.make_directory(folder)
     settings = Settings.model_validate(plan.settings)
     manifest = plan.checkpoint.manifest if plan.checkpoint is not None else None
+    counted = queue.accounting(context.connection, job.id)
     spec = Spec(
         kind="fit",
         attempt=attempt.id,
@@ -62,7 +63,8 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment
         seed=seed_of(settings.seed, plan.start_step),
         threads=threads_of(settings),
         created_at=now.unix,
-        left_out=queue.accounting(context.connection, job.id).get("left_out", []),
+        left_out=counted.get("left_out", []),
+        rehearsal=counted.get("rehearsal", {}).get("sources", []) if settings.train.replay else [],
     )
     attempts.write_spec(folder, spec)
     attempts.touch_watched(folder)

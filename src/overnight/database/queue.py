@@ -177,7 +177,8 @@ def move(
         if changed and verb is JobMove.RESUBMIT:  # a new life: nothing of the old one counts
             connection.execute(
                 "UPDATE jobs SET charged = 0, filed = 0, not_before = 0, settings = NULL, start_step = NULL,"
-                " steps = NULL, forgiven = attempts, accounting = json_remove(accounting, '$.left_out') WHERE id = ?",
+                " steps = NULL, forgiven = attempts,"
+                " accounting = json_remove(accounting, '$.left_out', '$.rehearsal') WHERE id = ?",
                 (job,),
             )
         if changed:

@@ -193,3 +193,4 @@ class Spec:
     threads: int
     created_at: float
     left_out: list[int] = field(default_factory=list)  # numbers of rows that are not trained: they gave no number
+    rehearsal: list[dict[str, object]] = field(default_factory=list)  # earlier data sets whose rows may be replayed

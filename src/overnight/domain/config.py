@@ -56,6 +56,9 @@ class TrainSettings(_Section):
     )
     warmup_steps: CountOrZero = Field(0, description="steps in which the learning rate rises, at the start of each job")
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(1, description="times that each row of a job is seen")
+    replay: Annotated[float, Field(ge=0, le=0.9)] = Field(
+        0.0, description="share of a job's rows that are rows of earlier jobs, trained once more against forgetting"
+    )
     packing: bool = Field(False, description="put several short rows into one sequence of max_length")
     supervise: Literal["assistant", "completion", "all"] = Field(
         "assistant",

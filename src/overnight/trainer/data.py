@@ -8,6 +8,8 @@ that are not held out is supervised, masked, truncated or dropped, and the four 
 rows are counted beside it.
 
 Whether a row is held out hangs on its bytes alone: the same row is held out in every job, so it is never trained.
+
+Earlier rows that are replayed stand behind the job's own, with numbers that go on; they are counted beside the account.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,16 @@ from typing import Any
 import datasets
 import pyarrow
 import trl
-import xxhash
 
 from overnight.disk import files
 from overnight.domain.config import Settings
 from overnight.domain.encoding import Encoded, Encoder, TokenCounts
 from overnight.domain.errors import DataError
+from overnight.domain.held_out import is_held_out as is_held_out
 from overnight.domain.rows import Row, RowProblem, parse_line
 from overnight.trainer.kept import Kept
 from overnight.trainer.pulse import Pulse
+from overnight.trainer.rehearsal import Rehearsal
 from overnight.trainer.wishes import Wishes
 
 NAMED_ROWS = 20
@@ -62,6 +65,10 @@ class Account:
     dropped_rows: list[int] = field(default_factory=list)  # numbers of the first ones, from 1
     longest: int = 0
     highest_token: int = 0
+    replayed: int = 0
+    replayed_tokens: int = 0
+    replayed_wanted: int = 0
+    replayed_from: dict[str, int] = field(default_factory=dict)  # rows by earlier data set
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> Account:
@@ -73,8 +80,8 @@ class Account:
     @property
     def stretch(self) -> float:
         """Return how many times longer than the mean the longest row is: so much may a step take longer than usual."""
-        kept = self.trained + self.held_out
-        total = self.tokens.total + self.held_out_tokens
+        kept = self.trained + self.held_out + self.replayed
+        total = self.tokens.total + self.held_out_tokens + self.replayed_tokens
         return max(1.0, self.longest * kept / total) if kept and total else 1.0
 
     def numbers(self) -> dict[str, int]:
@@ -87,11 +94,13 @@ class Account:
             "dropped": self.tokens.dropped,
             "held_out": self.held_out_tokens,
             "left_out": self.left_out_tokens,
+            "replayed": self.replayed_tokens,
             "rows_total": self.rows,
             "rows_trained": self.trained,
             "rows_dropped": self.dropped,
             "rows_held_out": self.held_out,
             "rows_left_out": self.left_out,
+            "rows_replayed": self.replayed,
         }
 
 
@@ -115,6 +124,7 @@ def prepare(
     wishes: Wishes,
     left_out: frozenset[int] = frozenset(),
     kept: Kept | None = None,
+    rehearsal: Rehearsal | None = None,
 ) -> Prepared:
     """Encode the stored rows of a job, or take the tokens that an earlier attempt has kept.
 
@@ -133,8 +143,9 @@ def prepare(
     else:
         files.remove_file(path)
         account, held_out = _encode(
-            rows, encoder, settings, path, dataset_id=dataset_id, left_out=left_out, on_block=on_block
-        )
+            rows, encoder, settings, path, dataset_id=dataset_id, left_out=left_out, on_block=on_block,
+            rehearsal=rehearsal,
+        )  # fmt: skip
         if kept is not None:
             kept.keep(path, {**dataclasses.asdict(account), "held_out_rows": held_out}, on_block=on_block)
     _require_something(account, settings)
@@ -162,6 +173,7 @@ def _encode(
     dataset_id: str,
     left_out: frozenset[int],
     on_block: Callable[[], None],
+    rehearsal: Rehearsal | None = None,
 ) -> tuple[Account, list[dict[str, Any]]]:
     """Encode rows into a file; return their account and the held-out ones."""
     account = Account()
@@ -174,6 +186,8 @@ def _encode(
                 table = _encode_chunk(chunk, encoder, settings, share, account, held_out, left_out)
                 writer.write_batch(table)
                 on_block()
+            if rehearsal is not None:
+                _replay(rehearsal, encoder, settings, account, writer, left_out, on_block)
     except (FileNotFoundError, PermissionError):  # of reading
         raise
     except OSError as error:
@@ -191,11 +205,6 @@ def pack(train: Any, max_length: int, *, scratch: Path) -> Any:
         strategy="bfd",
         map_kwargs={"cache_file_name": str(scratch / "packed.arrow"), "load_from_cache_file": False},
     )
-
-
-def is_held_out(line: bytes, share: float) -> bool:
-    """Return whether a row belongs to the held-out share, by the hash of its bytes."""
-    return share > 0 and xxhash.xxh3_64_intdigest(line) < share * 2**64
 
 
 def _chunks(path: Path, on_line: Callable[[bytes], None]) -> Iterator[list[tuple[int, bytes]]]:
@@ -251,6 +260,52 @@ def _encode_chunk(
             continue
         account.trained += 1
         kept.append((number, item))
+    return _table(kept)
+
+
+def _replay(
+    rehearsal: Rehearsal,
+    encoder: Encoder,
+    settings: Settings,
+    account: Account,
+    writer: Any,
+    left_out: frozenset[int],
+    on_block: Callable[[], None],
+) -> None:
+    """Write the earlier rows that are replayed behind the job's own."""
+    number = account.rows
+
+    def take(lines: Sequence[bytes]) -> list[bool]:
+        nonlocal number
+        encoded = list(
+            encoder.encode_all(
+                (_row(index, line) for index, line in enumerate(lines, start=number + 1)),
+                max_length=settings.max_length,
+                supervise=settings.train.supervise,
+            )
+        )
+        kept: list[tuple[int, Encoded]] = []
+        for item in encoded:
+            if item.is_dropped:
+                continue
+            number += 1
+            kept.append((number, item))
+            account.longest = max(account.longest, len(item.input_ids))
+            account.highest_token = max(account.highest_token, *item.input_ids)
+            if number in left_out:  # it keeps its place, and the batches leave it out
+                account.left_out += 1
+                account.left_out_tokens += item.counts.total
+            else:
+                account.replayed_tokens += item.counts.total
+        writer.write_batch(_table(kept))
+        return [not item.is_dropped for item in encoded]
+
+    done = rehearsal.replay(account.trained + account.left_out, take, on_block)
+    account.replayed, account.replayed_wanted = sum(done.taken.values()), done.wanted
+    account.replayed_from = done.taken
+
+
+def _table(kept: list[tuple[int, Encoded]]) -> pyarrow.RecordBatch:
     columns = [[item.input_ids for _, item in kept], [item.labels for _, item in kept], [number for number, _ in kept]]
     return pyarrow.record_batch(
         [pyarrow.array(column, type=part.type) for column, part in zip(columns, SCHEMA, strict=True)], schema=SCHEMA

@@ -32,6 +32,8 @@ from overnight.trainer.batches import BatchLog
 from overnight.trainer.evaluation import Measure
 from overnight.trainer.guard import Guard
 from overnight.trainer.kept import kept_in
+from overnight.trainer.pulse import Pulse
+from overnight.trainer.rehearsal import rehearsal_of
 from overnight.trainer.run import Run
 from overnight.trainer.start import check_start, describe, read_start, require_steps
 
@@ -50,6 +52,7 @@ def fit(run: Run) -> Report:
     lineage = describe(run, base, commit, device)
     check_start(spec, lineage, manifest, pulse)
     border(run)
+    rehearsal = rehearsal_of(spec, run.settings)
     prepared = data.prepare(
         Path(spec.dataset),
         load_encoder(base),
@@ -65,17 +68,31 @@ def fit(run: Run) -> Report:
             tokenizer=lineage.fingerprints["tokenizer"],
             settings=run.settings,
             left_out=spec.left_out,
+            rehearsal=rehearsal.fingerprint if rehearsal is not None else "",
         ),
+        rehearsal=rehearsal,
     )
     pulse.accounts = prepared.account.numbers()
     pulse.stretch = prepared.account.stretch
-    pulse.samples = {"dropped_rows": prepared.account.dropped_rows} if prepared.account.dropped else None
+    tell_rows(prepared.account, pulse)
     border(run)
     start = Path(spec.checkpoint) if spec.checkpoint is not None else None
     loaded = models.load(base, start, run.settings, device, seed=spec.seed)
     models.require_room(loaded, longest=prepared.account.longest, highest_token=prepared.account.highest_token)
     border(run)
     return train(run, lineage, prepared, loaded, device, manifest)
+
+
+def tell_rows(account: data.Account, pulse: Pulse) -> None:
+    """Say which rows have nothing to learn, and where replayed ones come from."""
+    dropped = {"dropped_rows": account.dropped_rows} if account.dropped else {}
+    replayed = {"replayed_from": account.replayed_from} if account.replayed_wanted else {}
+    pulse.samples = {**dropped, **replayed} or None
+    if account.replayed < account.replayed_wanted:
+        pulse.note(
+            f"train.replay wants {account.replayed_wanted} earlier rows beside this file's, and only"
+            f" {account.replayed} are there: each of them is replayed once an epoch"
+        )
 
 
 def border(run: Run) -> None:

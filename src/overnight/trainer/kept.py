@@ -23,7 +23,7 @@ from overnight.domain.config import Settings
 from overnight.domain.errors import DiskError
 
 SCHEMA = 1
-CODE = ("domain/*.py", "disk/tokenizer.py", "trainer/data.py", "trainer/kept.py")
+CODE = ("domain/*.py", "disk/tokenizer.py", "trainer/data.py", "trainer/kept.py", "trainer/rehearsal.py")
 LIBRARIES = ("jinja2", "pyarrow", "tokenizers", "xxhash")
 
 
@@ -68,12 +68,19 @@ class Kept:
 
 
 def kept_in(
-    folder: Path, *, dataset_id: str, tokenizer: str, settings: Settings, left_out: Collection[int] = ()
+    folder: Path,
+    *,
+    dataset_id: str,
+    tokenizer: str,
+    settings: Settings,
+    left_out: Collection[int] = (),
+    rehearsal: str = "",
 ) -> Kept:
     """Return the place of the tokens that a job needs."""
     facts = {
         "rows": dataset_id,
         "left_out": sorted(left_out),
+        "rehearsal": [rehearsal, settings.seed] if rehearsal else None,
         "tokenizer": tokenizer,
         "max_length": settings.max_length,
         "supervise": settings.train.supervise,

@@ -20,7 +20,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,11 +28,13 @@ from typing import Any
 
 from overnight.disk import attempts, checkpoints, files, fingerprints
 from overnight.disk.layout import Layout
+from overnight.domain import config
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
 from overnight.domain.checkpoint import Manifest, Verdict, step_of
 from overnight.domain.errors import DiskError, ExitCode
 from overnight.trainer import faults
 from overnight.trainer.behaviour import FAULTS, VARIABLE, Fault, Options, die_by, eat, hang, pulse, read_options
+from overnight.trainer.rehearsal import rehearsal_of
 
 UNWATCHED_S = 90.0
 STATE = "state.json"
@@ -144,16 +146,25 @@ class Simulation:
         """Return the rows in the order of training, each as its dataset and number, epoch after epoch."""
         with open(self.spec.dataset, "rb") as file:
             count = sum(1 for _ in file)
+        rows = [f"{self.spec.dataset_id[:12]}:{number}" for number in range(count)]
+        rehearsal = rehearsal_of(self.spec, config.parse(self.spec.settings))
+        if rehearsal is not None:
+
+            def take(lines: Sequence[bytes]) -> list[bool]:
+                rows.extend(f"replayed:{hashlib.sha256(line).hexdigest()}" for line in lines)
+                return [True] * len(lines)
+
+            rehearsal.replay(count, take, self._beat)
         order: list[str] = []
         for epoch in range(self._setting("train", "epochs")):
-            numbers = list(range(count))
-            random.Random(self.spec.seed * 10_007 + epoch).shuffle(numbers)
-            order += [f"{self.spec.dataset_id[:12]}:{number}" for number in numbers]
+            shuffled = list(rows)
+            random.Random(self.spec.seed * 10_007 + epoch).shuffle(shuffled)
+            order += shuffled
         return order
 
     def _step(self, rows: list[str]) -> None:
-        left_out = {str(number - 1) for number in self.spec.left_out}
-        rows = [row for row in rows if row.partition(":")[2] not in left_out]
+        left_out = {f"{self.spec.dataset_id[:12]}:{number - 1}" for number in self.spec.left_out}
+        rows = [row for row in rows if row not in left_out]
         if self.options.fault == "row" and f"{self.spec.dataset_id[:12]}:{self.options.fault_step - 1}" in rows:
             raise Fault(FailureKind.NAN_LOSS, charged=True, bad_rows=[self.options.fault_step])
         if self.options.step_s:

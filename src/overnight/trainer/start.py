@@ -16,6 +16,7 @@ from overnight.trainer import data, environment, saving
 from overnight.trainer import model as models
 from overnight.trainer.failures import CorruptError, DeviceGoneError, MismatchError
 from overnight.trainer.pulse import Pulse
+from overnight.trainer.rehearsal import rehearsal_of
 from overnight.trainer.run import Run
 
 
@@ -42,6 +43,7 @@ def describe(run: Run, base: Path, commit: str | None, device: models.Device) ->
         fingerprint = fingerprints.of_folder(base, memory=memory, on_file=run.pulse.beat)
     else:
         fingerprint = f"hub:{spec.base_model}@{commit}"
+    rehearsal = rehearsal_of(spec, run.settings)
     return saving.Lineage(
         spec=spec,
         settings=run.settings,
@@ -50,6 +52,7 @@ def describe(run: Run, base: Path, commit: str | None, device: models.Device) ->
             "base_model": fingerprint,
             "tokenizer": fingerprints.of_tokenizer(base),
             "dataset": spec.dataset_id,
+            **({"rehearsal": rehearsal.fingerprint} if rehearsal is not None else {}),
         },
         environment=environment.facts(
             threads=spec.threads,
@@ -112,6 +115,14 @@ def check_resume(spec: Spec, lineage: saving.Lineage, manifest: Manifest, pulse:
             found=f"job {manifest.job} from step {manifest.start_step}",
             expected=f"job {spec.job} from step {spec.start_step}, on the same data",
             fix="see overnight verify",
+        )
+    before, now = (facts.get("rehearsal") for facts in (manifest.fingerprints, lineage.fingerprints))
+    if before != now:
+        raise MismatchError(
+            "The job would replay other earlier rows than when it was saved",
+            found=str(now),
+            expected=str(before),
+            fix="queue it again with overnight retry: it then continues the model with rows chosen anew",
         )
     changes = environment.differences(manifest.environment, lineage.environment)
     if changes:
