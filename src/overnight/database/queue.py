@@ -304,9 +304,8 @@ def unsettled_attempts(connection: sqlite3.Connection) -> list[Attempt]:
 
 def attempts_of(connection: sqlite3.Connection, job: int) -> list[Attempt]:
     """Return a job's attempts, oldest first."""
-    return [
-        to_attempt(row) for row in connection.execute("SELECT * FROM attempts WHERE job = ? ORDER BY number", (job,))
-    ]
+    rows = connection.execute("SELECT * FROM attempts WHERE job = ? ORDER BY number", (job,))
+    return [to_attempt(row) for row in rows]
 
 
 def attempts_since_submit(connection: sqlite3.Connection, job: int) -> list[Attempt]:
