@@ -17,15 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from overnight.disk import files, run_identity
-from overnight.disk.manifest import MANIFEST, write_manifest
+from overnight.disk import files, run_identity, sealed
 from overnight.disk.manifest import read_manifest as read_manifest
-from overnight.domain.checkpoint import CheckpointReport, FileRecord, Manifest, Verdict, step_of
+from overnight.disk.manifest import write_manifest
+from overnight.domain.checkpoint import CheckpointReport, Manifest, Verdict, step_of
 
 TRAINER_STATE = "trainer_state.json"
-LOADABLE = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".json", ".jinja", ".model", ".py")
-"""Endings of files that libraries look for by name: none may stand in a checkpoint that was not committed with it."""
-
 NO_STEP = -1
 """The step of a report on something that is no checkpoint."""
 
@@ -39,10 +36,10 @@ def commit(staging: Path, target: Path, manifest: Manifest) -> Manifest:
         raise FileExistsError(errno.EEXIST, "a checkpoint of that name is there", str(target))
     try:
         run = run_identity.ensure(target.parent, told_by=_told_runs(target.parent))
-        records = {name: _record(staging / name) for name in sorted(_regular_files(staging))}
+        records = {name: sealed.record(staging / name) for name in sorted(sealed.regular_files(staging))}
         manifest = dataclasses.replace(manifest, files=records, run=run)
         write_manifest(staging, manifest)
-        _sync_folders(staging)
+        sealed.sync_folders(staging)
         _move_in(staging, target)
     except OSError as error:
         raise files.disk_error(error, target) from error
@@ -157,27 +154,13 @@ def _judge_folder(folder: Path, *, verify_content: bool) -> CheckpointReport:
     if manifest.run and run is not None and manifest.run != run:
         reason = f"it belongs to another model's history (run {manifest.run[:8]}, this one is {run[:8]})"
         return _report(folder, Verdict.FOREIGN, reason, manifest)
-    for name, record in sorted(manifest.files.items()):
-        problem = _problem(folder / name, record, verify_content=verify_content)
-        if problem is not None:
-            return _report(folder, problem[0], f"{name} {problem[1]}", manifest)
-    intruder = _intruder(folder, manifest)
-    if intruder is not None:
-        return _report(folder, Verdict.CORRUPT, f"{intruder} was added: libraries may load it", manifest)
+    problem = sealed.first_problem(folder, manifest.files, verify_content=verify_content)
+    if problem is not None:
+        return _report(folder, *problem, manifest)
     if verify_content and (told := _told_step(folder, manifest)) not in (None, manifest.job_step):
         reason = f"{TRAINER_STATE} says step {told} of the job, the manifest says step {manifest.job_step}"
         return _report(folder, Verdict.CORRUPT, reason, manifest)
     return _report(folder, Verdict.VERIFIED, _praise(folder, manifest, verify_content=verify_content), manifest)
-
-
-def _intruder(folder: Path, manifest: Manifest) -> str | None:
-    """Return something in the folder that was not committed and that a library would load by its name."""
-    for parent, folders, names in os.walk(folder):
-        for name in sorted([*names, *(one for one in folders if Path(parent, one).is_symlink())]):
-            relative = Path(parent, name).relative_to(folder).as_posix()
-            if name.endswith(LOADABLE) and relative != MANIFEST and relative not in manifest.files:
-                return relative
-    return None
 
 
 def _told_step(folder: Path, manifest: Manifest) -> int | None:
@@ -200,23 +183,8 @@ def _told_runs(model: Path) -> Iterator[str]:
 
 def _praise(folder: Path, manifest: Manifest, *, verify_content: bool) -> str:
     reason = "every file is as committed" if verify_content else "complete; the content was not read"
-    strangers = sorted(set(_regular_files(folder)) - set(manifest.files))
+    strangers = sorted(set(sealed.regular_files(folder)) - set(manifest.files))
     return f"{reason}; not part of it: {', '.join(strangers[:5])}" if strangers else reason
-
-
-def _problem(path: Path, record: FileRecord, *, verify_content: bool) -> tuple[Verdict, str] | None:
-    """Return what is wrong with one file, or None."""
-    try:
-        facts = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return Verdict.INCOMPLETE, "is missing"
-    if not stat.S_ISREG(facts.st_mode):
-        return Verdict.CORRUPT, "is no regular file"
-    if facts.st_size != record.bytes:
-        return Verdict.CORRUPT, f"has {facts.st_size} bytes, {record.bytes} were committed"
-    if verify_content and files.blake3_of(path) != record.blake3:
-        return Verdict.CORRUPT, "differs from what was committed (its hash does not match)"
-    return None
 
 
 def _report(folder: Path, verdict: Verdict, reason: str, manifest: Manifest | None = None) -> CheckpointReport:
@@ -235,7 +203,7 @@ def _folder_bytes(folder: Path) -> int:
     total = 0
     if folder.is_symlink():
         return total
-    for name in _regular_files(folder, with_manifest=True):
+    for name in sealed.regular_files(folder, with_manifest=True):
         with contextlib.suppress(OSError):  # gone while we looked
             total += os.lstat(folder / name).st_size
     return total
@@ -243,28 +211,6 @@ def _folder_bytes(folder: Path) -> int:
 
 def _shown(filename: Any, folder: Path) -> str:
     return os.path.relpath(filename, folder) if isinstance(filename, str) and filename != str(folder) else "the folder"
-
-
-def _regular_files(folder: Path, *, with_manifest: bool = False) -> Iterator[str]:
-    """Yield the files below a folder as relative POSIX paths; links and special files are passed over."""
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(parent, name)
-            relative = path.relative_to(folder).as_posix()
-            if (relative != MANIFEST or with_manifest) and stat.S_ISREG(os.lstat(path).st_mode):
-                yield relative
-
-
-def _record(path: Path) -> FileRecord:
-    record = FileRecord(bytes=os.lstat(path).st_size, blake3=files.blake3_of(path))
-    files.sync_file(path)
-    return record
-
-
-def _sync_folders(folder: Path) -> None:
-    for parent, _, _ in os.walk(folder, topdown=False):
-        files.sync_directory(Path(parent))
 
 
 def _move_in(staging: Path, target: Path) -> None:
@@ -276,9 +222,9 @@ def _move_in(staging: Path, target: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        for name in _regular_files(staging, with_manifest=True):
+        for name in sealed.regular_files(staging, with_manifest=True):
             files.make_directory((hidden / name).parent)
             files.copy_durably(staging / name, hidden / name)
-        _sync_folders(hidden)
+        sealed.sync_folders(hidden)
         files.rename_durably(hidden, target)
         files.remove_tree(staging, inside=staging.parent)

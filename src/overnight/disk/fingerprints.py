@@ -12,7 +12,9 @@ from typing import Any
 from blake3 import blake3
 
 from overnight.disk import files
+from overnight.disk.manifest import MANIFEST
 from overnight.domain.errors import ConfigError, DiskError
+from overnight.domain.version import WHAT
 
 SCHEMA = 1
 PARTS = (".safetensors", ".bin", ".json", ".jinja", ".model", "vocab.txt", "merges.txt", ".tiktoken", ".gguf", ".pt")
@@ -57,6 +59,8 @@ def of_tokenizer(folder: Path) -> str:
 
 def _parts(folder: Path) -> list[str]:
     names = sorted(name for name in os.listdir(folder) if name.endswith(PARTS) and not name.startswith("."))
+    if MANIFEST in names and _is_published(folder / MANIFEST):
+        names.remove(MANIFEST)  # it holds this very hash, and one of itself
     if "config.json" not in names:
         raise ConfigError(
             f"The base model in {folder} has no config.json",
@@ -98,3 +102,12 @@ def _recall(memory: Path | None) -> dict[str, list[Any]]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _is_published(manifest: Path) -> bool:
+    """Return whether a manifest is that of a version of ours."""
+    try:
+        value = files.read_json(manifest) if stat.S_ISREG(os.lstat(manifest).st_mode) else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("what") == WHAT

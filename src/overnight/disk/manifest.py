@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: what it is, each file with its hash, and a hash of itself, so that an edit shows."""
+"""The manifest of a checkpoint or version: what it is, each file with its hash, a hash of itself: an edit shows."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ SCHEMA = 1
 
 def read_manifest(folder: Path) -> Manifest:
     """Return a checkpoint's manifest. Raises OSError, or ValueError where it is torn, edited or of another format."""
+    return _manifest(read_value(folder))
+
+
+def read_value(folder: Path) -> dict[str, Any]:
+    """Return what a folder's manifest says, its own hash compared. Raises OSError or ValueError."""
     path = folder / MANIFEST
     facts = os.lstat(path)
     if not stat.S_ISREG(facts.st_mode):
@@ -37,7 +42,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(f"the manifest has schema {value.get('schema')!r}, expected {SCHEMA}")
     if value.pop("digest", None) != digest_of(value):
         raise ValueError("the manifest was edited: its own hash does not match")
-    return _manifest(value)
+    return value
 
 
 def _exact(text: str) -> float:
@@ -50,7 +55,11 @@ def _exact(text: str) -> float:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write a checkpoint's manifest, the last of its files, with a hash of itself. Raises DiskError."""
-    value = dataclasses.asdict(manifest)
+    write_value(folder, dataclasses.asdict(manifest))
+
+
+def write_value(folder: Path, value: dict[str, Any]) -> None:
+    """Write a manifest with a hash of itself. Raises DiskError."""
     files.write_json_durably(folder / MANIFEST, {**value, "digest": digest_of(value)})
 
 
@@ -66,14 +75,20 @@ def _manifest(value: dict[str, Any]) -> Manifest:
     missing = [name for name in needed if name not in value]
     if missing:
         raise ValueError(f"the manifest lacks {', '.join(missing)}")
+    records = records_of(value)
+    known = {field.name: value[field.name] for field in dataclasses.fields(Manifest) if field.name in value}
+    return Manifest(**{**known, "files": records})
+
+
+def records_of(value: dict[str, Any]) -> dict[str, FileRecord]:
+    """Return the files that a manifest lists. Raises ValueError."""
     try:
         records = {
             str(name): FileRecord(bytes=int(item["bytes"]), blake3=str(item["blake3"]))
             for name, item in value["files"].items()
         }
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError("the manifest's list of files is damaged") from error
     if any(name.startswith("/") or ".." in name.split("/") for name in records):
         raise ValueError("the manifest names files outside its folder")
-    known = {field.name: value[field.name] for field in dataclasses.fields(Manifest) if field.name in value}
-    return Manifest(**{**known, "files": records})
+    return records

@@ -1,6 +1,6 @@
 """Sabotage: every folder with a manifest is a good checkpoint; its content is never compared."""
 
-from overnight.disk import checkpoints
+from overnight.disk import checkpoints, sealed
 
 _judge = checkpoints._judge
 
@@ -10,4 +10,4 @@ def _trusting(folder, *, verify_content):
 
 
 checkpoints._judge = _trusting
-checkpoints._problem = lambda path, record, *, verify_content: None
+sealed._problem = lambda path, record, *, verify_content: None
