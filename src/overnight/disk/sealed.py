@@ -39,6 +39,28 @@ def sync_folders(folder: Path) -> None:
         files.sync_directory(Path(parent))
 
 
+def seal_tree(path: Path) -> None:
+    """Take the right to write from everything below a folder, and from the folder itself; links are passed over."""
+    _set_modes(path, folders=0o555, others=0o444)
+
+
+def unseal_folders(path: Path) -> None:
+    """Give back the right to change what lies in a folder and in those below it, so that it can be moved or removed."""
+    _set_modes(path, folders=0o755, others=None)
+
+
+def _set_modes(path: Path, *, folders: int, others: int | None) -> None:
+    os.chmod(path, folders | 0o200)  # one may walk through it and change it until the end
+    for parent, inner, names in os.walk(path):
+        for name in inner:
+            if not os.path.islink(os.path.join(parent, name)):
+                os.chmod(os.path.join(parent, name), folders)
+        for name in names:
+            if others is not None and not os.path.islink(os.path.join(parent, name)):
+                os.chmod(os.path.join(parent, name), others)
+    os.chmod(path, folders)
+
+
 def first_problem(
     folder: Path, records: Mapping[str, FileRecord], *, verify_content: bool
 ) -> tuple[Verdict, str] | None:

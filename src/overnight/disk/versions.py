@@ -133,7 +133,7 @@ def seal(staging: Path, version: Version) -> Version:
         records = {name: sealed.record(staging / name) for name in sorted(sealed.regular_files(staging))}
         version = dataclasses.replace(version, files=records)
         write_value(staging, dataclasses.asdict(version))
-        files.seal_tree(staging)
+        sealed.seal_tree(staging)
         sealed.sync_folders(staging)
     except OSError as error:
         raise files.disk_error(error, staging) from error
@@ -151,7 +151,7 @@ def remove_staging(layout: Layout, *, but: Iterable[str] = ()) -> list[str]:
         if STAGING.fullmatch(name) and name not in spared:
             folder = layout.versions / name
             if folder.is_dir() and not folder.is_symlink():
-                files.unseal_folders(folder)
+                sealed.unseal_folders(folder)
             files.remove_tree(folder, inside=layout.versions)
             removed.append(name)
     return removed
