@@ -10,6 +10,7 @@ import pytest
 
 from overnight.disk import attempts
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
+from overnight.domain.merge import MergeReport, MergeSpec, Problem
 
 SPEC = Spec(
     kind="fit", attempt="000001-01", job=1, workspace="/w", dataset="/w/rows", dataset_id="abc", settings={"seed": 1},
@@ -27,6 +28,15 @@ REPORT = Report(
     tokens={"total": 5}, samples=None, notes=["n"], ended_at=4.0,
 )  # fmt: skip
 
+MERGE = MergeSpec(
+    attempt="merge-01", workspace="/w", base_model="/b", base_fingerprint="blake3:0", checkpoint="/w/checkpoint-3",
+    method="lora", target="/w/models/.v001", step=3, probes=["a"],
+)  # fmt: skip
+MERGE_REPORT = MergeReport(
+    attempt="merge-01", outcome=Outcome.CRASHED, message="no", failure=FailureKind.DISK_FULL, files={"a": "b"},
+    problem=Problem(code="no_space", what="There is no room", found="1 MB", expected="2 MB", fix="free space"),
+)  # fmt: skip
+
 
 def test_each_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     attempts.write_spec(tmp_path, SPEC)
@@ -35,6 +45,18 @@ def test_each_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert attempts.read_spec(tmp_path) == SPEC
     assert attempts.read_heartbeat(tmp_path) == HEARTBEAT
     assert attempts.read_report(tmp_path) == REPORT
+
+
+def test_a_merge_s_records_are_read_as_they_were_written_and_its_spec_is_told_from_a_job_s(tmp_path: Path) -> None:
+    assert attempts.read_merge_report(tmp_path) is None
+    attempts.write_spec(tmp_path, MERGE)
+    assert attempts.read_any_spec(tmp_path) == MERGE
+    for report in (MERGE_REPORT, dataclasses.replace(MERGE_REPORT, problem=None, outcome=Outcome.COMPLETED)):
+        attempts.write_report(tmp_path, report)
+        assert attempts.read_merge_report(tmp_path) == report
+    assert attempts.read_report(tmp_path) is None
+    attempts.write_spec(tmp_path, SPEC)
+    assert attempts.read_any_spec(tmp_path) == SPEC
 
 
 def test_unknown_fields_are_ignored_and_missing_ones_are_not(tmp_path: Path) -> None:

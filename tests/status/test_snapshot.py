@@ -171,6 +171,7 @@ def test_paused_is_told_with_the_loop_down(world: World) -> None:
         (Phase.TRAINING, "training"),
         (Phase.EVALUATING, "evaluating"),
         (Phase.SAVING, "saving"),
+        (Phase.MERGING, "saving"),
         (Phase.EXITING, "saving"),
     ],
 )

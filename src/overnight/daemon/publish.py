@@ -30,6 +30,7 @@ _STATES = {
     Phase.TRAINING: "training",
     Phase.EVALUATING: "evaluating",
     Phase.SAVING: "saving",
+    Phase.MERGING: "saving",
     Phase.EXITING: "saving",
 }
 

@@ -28,8 +28,10 @@ from typing import Any, TypeVar
 from overnight.disk import files
 from overnight.domain.attempt import Heartbeat, Report, Spec
 from overnight.domain.errors import DiskError
+from overnight.domain.merge import KIND as MERGE
+from overnight.domain.merge import MergeReport, MergeSpec, Problem
 
-Record = TypeVar("Record", Heartbeat, Report, Spec)
+Record = TypeVar("Record", Heartbeat, Report, Spec, MergeSpec, MergeReport, Problem)
 
 SCHEMA = 1
 MOST_PROGRESS = 1_000_000_000
@@ -76,6 +78,10 @@ def _to_record(kind: type[Record], value: Any) -> Record:
         raise ValueError(f"{kind.__name__} is not a JSON object")
     if value.get("schema") != SCHEMA:
         raise ValueError(f"{kind.__name__} has schema {value.get('schema')!r}, expected {SCHEMA}")
+    return _to_fields(kind, value)
+
+
+def _to_fields(kind: type[Record], value: dict[str, Any]) -> Record:
     hints = _HINTS.get(kind.__name__)
     if hints is None:
         hints = _HINTS[kind.__name__] = typing.get_type_hints(kind)
@@ -97,10 +103,12 @@ def _to_type(hint: Any, value: Any) -> Any:
     for member in members:
         if isinstance(member, type) and issubclass(member, StrEnum):
             return member(value)
+        if member is Problem:
+            return _to_fields(Problem, value)
     return value
 
 
-def write_spec(folder: Path, spec: Spec) -> None:
+def write_spec(folder: Path, spec: Spec | MergeSpec) -> None:
     """Write the spec durably."""
     files.write_json_durably(folder / "spec.json", dataclasses.asdict(spec))
 
@@ -108,6 +116,13 @@ def write_spec(folder: Path, spec: Spec) -> None:
 def read_spec(folder: Path) -> Spec:
     """Return the spec. Raises OSError or ValueError."""
     return _to_record(Spec, files.read_json(folder / "spec.json"))
+
+
+def read_any_spec(folder: Path) -> Spec | MergeSpec:
+    """Return the spec of whatever kind it is. Raises OSError or ValueError."""
+    value = files.read_json(folder / "spec.json")
+    is_merge = isinstance(value, dict) and value.get("kind") == MERGE
+    return _to_record(MergeSpec, value) if is_merge else _to_record(Spec, value)
 
 
 def write_heartbeat(folder: Path, heartbeat: Heartbeat) -> None:
@@ -135,7 +150,7 @@ def read_heartbeat(folder: Path) -> Heartbeat | None:
     return dataclasses.replace(heartbeat, progress=told) if heartbeat.progress < told < MOST_PROGRESS else heartbeat
 
 
-def write_report(folder: Path, report: Report) -> None:
+def write_report(folder: Path, report: Report | MergeReport) -> None:
     """Write the trainer's last word durably."""
     files.write_json_durably(folder / "report.json", dataclasses.asdict(report))
 
@@ -144,6 +159,14 @@ def read_report(folder: Path) -> Report | None:
     """Return the trainer's last word, or None where it left none."""
     try:
         return _to_record(Report, files.read_json(folder / "report.json"))
+    except (OSError, ValueError):
+        return None
+
+
+def read_merge_report(folder: Path) -> MergeReport | None:
+    """Return the last word of a merge, or None where it left none."""
+    try:
+        return _to_record(MergeReport, files.read_json(folder / "report.json"))
     except (OSError, ValueError):
         return None
 

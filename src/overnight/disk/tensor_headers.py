@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Tensor:
 
     kind: str
     shape: tuple[int, ...]
+    begin: int = field(default=0, compare=False)  # bytes from the start of the file
+    end: int = field(default=0, compare=False)
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
@@ -44,17 +46,17 @@ def read_header(path: Path) -> dict[str, Tensor]:
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
     header.pop("__metadata__", None)
-    return _tensors(header, data_bytes=size - 8 - length)
+    return _tensors(header, first=8 + length, data_bytes=size - 8 - length)
 
 
-def _tensors(header: dict[str, Any], *, data_bytes: int) -> dict[str, Tensor]:
+def _tensors(header: dict[str, Any], *, first: int, data_bytes: int) -> dict[str, Tensor]:
     """Check that the tensors fill the file, each byte once, and have the sizes that their shapes say."""
     found: dict[str, Tensor] = {}
     spans: list[tuple[int, int]] = []
     for name, item in header.items():
         try:
             begin, end = item["data_offsets"]
-            tensor = Tensor(kind=str(item["dtype"]), shape=tuple(item["shape"]))
+            tensor = Tensor(str(item["dtype"]), tuple(item["shape"]), begin=first + begin, end=first + end)
             is_sound = all(type(number) is int and number >= 0 for number in (begin, end, *tensor.shape))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"its header is damaged at '{name[:80]}'") from error

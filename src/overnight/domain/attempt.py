@@ -95,6 +95,7 @@ class Phase(StrEnum):
     TRAINING = "training"
     EVALUATING = "evaluating"
     SAVING = "saving"
+    MERGING = "merging"
     EXITING = "exiting"
 
 
@@ -146,6 +147,8 @@ class Heartbeat:
     written_at: float  # unix seconds, UTC
     boot_id: str
     stretch: float = 1.0  # how many times longer than the mean the longest row is
+    part: int = 0  # of a merge: parts that are done
+    parts: int | None = None  # and how many there are; None until counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,7 +99,7 @@ def judge(
 def limit_of(phase: Phase | None, watch: WatchSettings) -> float:
     """Return how long a phase may go without any progress, whatever was learnt."""
     match phase:
-        case None | Phase.LOADING:
+        case None | Phase.LOADING | Phase.MERGING:
             return watch.load_stuck_s
         case Phase.TRAINING:
             return watch.no_progress_s

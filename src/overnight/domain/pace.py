@@ -16,6 +16,7 @@ factor lies far above what honest work was ever seen to do:
 - *evaluating* (60 s, 40 times): batches of an evaluation are as uneven as the rows held out. Where none was measured
   yet, they are held against the training steps: 100 times as long, at least 300 s.
 - *saving* (180 s, 100 times): the disk decides; a full or shared one is a hundred times as slow for minutes.
+- *merging* (180 s, 100 times): a layer is merged in an instant, and then a whole model is read or synced in one move.
 - *exiting* (60 s, without history): a trainer on its way out has nothing left to do that takes longer.
 
 Rows differ in length, and so do steps. A trainer tells how many times longer than the mean the longest row is; a usual
@@ -39,6 +40,7 @@ class Kind(StrEnum):
     TRAINING = "training"
     EVALUATING = "evaluating"
     SAVING = "saving"
+    MERGING = "merging"
     EXITING = "exiting"
 
 
@@ -98,6 +100,7 @@ PATIENCE: Patiences = {
     Kind.TRAINING: _patience(5, (10, 20), (60, 50)),
     Kind.EVALUATING: _patience(3, (60, 40), (120, 80)),
     Kind.SAVING: _patience(1, (180, 100), (180, 100)),
+    Kind.MERGING: _patience(3, (180, 100), (300, 100)),
     Kind.EXITING: _patience(0, (60, 100), (60, 100)),
 }
 
@@ -130,6 +133,8 @@ def kind_of(phase: Phase | None, *, is_first: bool) -> Kind:
             return Kind.EVALUATING
         case Phase.SAVING:
             return Kind.SAVING
+        case Phase.MERGING:
+            return Kind.MERGING
         case Phase.EXITING:
             return Kind.EXITING
 

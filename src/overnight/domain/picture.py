@@ -35,6 +35,7 @@ _PHASES = {
     Phase.TRAINING: State.TRAINING,
     Phase.EVALUATING: State.EVALUATING,
     Phase.SAVING: State.SAVING,
+    Phase.MERGING: State.SAVING,
     Phase.EXITING: State.SAVING,
 }
 
@@ -159,7 +160,7 @@ def _with_attempt(facts: Facts, attempt: Attempt) -> Standing:
         reason = f"the trainer of {facts.job_file} has ended; the daemon is about to draw the consequence"
         return Standing(state=State.WAITING, reason=reason, since=heartbeat.written_at)
     state = _PHASES[heartbeat.phase]
-    reason = f"{state.value} {facts.job_file}"
+    reason = f"{doing(heartbeat) or state.value} {facts.job_file}"
     if facts.paused is not None:
         state, reason = State.STOPPING, f"pausing: {facts.job_file} is saved at the next step border"
     elif facts.stopped is not None:
@@ -167,6 +168,13 @@ def _with_attempt(facts: Facts, attempt: Attempt) -> Standing:
     if facts.told is not None and facts.told.slow:
         reason += f"; {facts.told.slow}"
     return Standing(state=state, reason=reason, since=_phase_since(heartbeat))
+
+
+def doing(heartbeat: Heartbeat) -> str:
+    """Return what a merge is at, "merging, part 12 of 30", and "" of anything else."""
+    if heartbeat.phase is not Phase.MERGING:
+        return ""
+    return f"merging, part {heartbeat.part} of {heartbeat.parts}" if heartbeat.parts is not None else "merging"
 
 
 def _without_attempt(facts: Facts, *, now: float) -> Standing:

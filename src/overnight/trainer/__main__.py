@@ -22,7 +22,8 @@ from overnight.disk.layout import Layout
 from overnight.domain import config
 from overnight.domain.attempt import Outcome, Phase, Report, Spec
 from overnight.domain.errors import ConfigError, DiskError, ExitCode
-from overnight.trainer import environment, failures, faults
+from overnight.domain.merge import MergeReport, MergeSpec
+from overnight.trainer import environment, failures, faults, merge_words
 from overnight.trainer.pulse import Pulse
 from overnight.trainer.run import Run
 from overnight.trainer.wishes import SIGNALS, AskedToLeave, Wishes
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)
     try:
-        spec = attempts.read_spec(folder)
+        spec = attempts.read_any_spec(folder)
     except (OSError, ValueError) as error:
         print(f"The attempt in {folder} cannot be read: {error}", file=sys.stderr)
         return ExitCode.PROBLEM
@@ -55,34 +56,42 @@ def main(arguments: list[str]) -> int:
     try:
         report = attempt(folder, spec, pulse)
     except AskedToLeave as asked:  # between two lines of the trainer's border
-        report = left_early(pulse, asked)
+        report = left_early(pulse, asked, spec)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # it is leaving, and nothing may keep it from its last word
     return leave(folder, pulse, report)
 
 
-def attempt(folder: Path, spec: Spec, pulse: Pulse) -> Report:
+def attempt(folder: Path, spec: Spec | MergeSpec, pulse: Pulse) -> Report | MergeReport:
     """Do what the spec says; whatever happens, return a report."""
     planned = faults.from_environment(spec.attempt)
+    report: Report | MergeReport
     try:
-        report = work(folder, spec, pulse, planned)
+        if isinstance(spec, MergeSpec):
+            report = work_on_merge(folder, spec, pulse, planned)
+        else:
+            report = work(folder, spec, pulse, planned)
         planned.reach("report")
         return report
     except AskedToLeave as asked:
-        return left_early(pulse, asked)
+        return left_early(pulse, asked, spec)
     except BaseException as error:  # the trainer's border: nothing may pass without a report
-        return crashed(pulse, error)
+        return crashed(pulse, error, spec)
 
 
-def left_early(pulse: Pulse, asked: AskedToLeave) -> Report:
+def left_early(pulse: Pulse, asked: AskedToLeave, spec: Spec | MergeSpec | None = None) -> Report | MergeReport:
     """Return the report of an attempt that was asked to leave when there was nothing to save."""
+    if isinstance(spec, MergeSpec):
+        return merge_words.left(spec, pulse, asked)
     return pulse.report(Outcome.PREEMPTED, f"left before the first step: {asked}")
 
 
-def crashed(pulse: Pulse, error: BaseException) -> Report:
+def crashed(pulse: Pulse, error: BaseException, spec: Spec | MergeSpec | None = None) -> Report | MergeReport:
     """Return the report of an attempt that failed; its traceback goes into the log as well."""
     text = "".join(traceback.format_exception(error))
     print(text, file=sys.stderr, flush=True)
+    if isinstance(spec, MergeSpec):
+        return merge_words.failed(spec, pulse, error, text)
     failure = failures.judge(error)
     report = pulse.report(Outcome.CRASHED, failure.message, kind=failure.kind, traceback=text, charged=failure.charged)
     return dataclasses.replace(report, bad_rows=list(getattr(error, "rows", ())))
@@ -116,7 +125,24 @@ def work(folder: Path, spec: Spec, pulse: Pulse, planned: faults.Faults) -> Repo
     return fit.fit(run)
 
 
-def take_lock(spec: Spec, pulse: Pulse, wishes: Wishes) -> files.Lock:
+def work_on_merge(folder: Path, spec: MergeSpec, pulse: Pulse, planned: faults.Faults) -> MergeReport:
+    """Prepare the ground, take the model's lock unless whoever started us holds it, and merge."""
+    scratch = folder / "output"
+    environment.arrange(spec, scratch)
+    pulse.beat()
+    wishes = Wishes(folder, unwatched_limit_s=spec.unwatched_limit_s)
+    wishes.listen()
+    if spec.takes_lock:
+        take_lock(spec, pulse, wishes)
+    for part in (scratch, scratch / "tmp", scratch / "cache"):
+        files.make_directory(part)
+    planned.reach("load")
+    from overnight.trainer import merge  # loads torch, so not before the first heartbeat
+
+    return merge.merge(merge.Task(spec=spec, pulse=pulse, wishes=wishes, faults=planned))
+
+
+def take_lock(spec: Spec | MergeSpec, pulse: Pulse, wishes: Wishes) -> files.Lock:
     """Take the lock of the one trainer of this model; it is held until the process is gone.
 
     Raises LockedModelError where another trainer keeps it.
@@ -160,7 +186,7 @@ def refuse_early(spec: Spec, settings: config.Settings) -> None:
         raise failures.no_qlora_on_mps()
 
 
-def leave(folder: Path, pulse: Pulse, report: Report) -> int:
+def leave(folder: Path, pulse: Pulse, report: Report | MergeReport) -> int:
     """Write the last word and return the exit code."""
     with contextlib.suppress(Exception):
         pulse.flush()

@@ -14,13 +14,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from overnight.domain.attempt import Spec
+from overnight.domain.merge import MergeSpec
 
 LIBRARIES = ("overnight", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
 EXACTNESS = (*LIBRARIES[1:], "threads", "device", "device_name", "cpu_capability", "dtype", "machine")
 """Facts on which the last bit may depend."""
 
 
-def arrange(spec: Spec, scratch: Path) -> None:
+def arrange(spec: Spec | MergeSpec, scratch: Path) -> None:
     """Set the variables that libraries read when they are imported. Call before torch is imported."""
     os.environ.update(
         variables(threads=spec.threads, base_model=spec.base_model, workspace=Path(spec.workspace), scratch=scratch)

@@ -43,6 +43,14 @@ class LockedModelError(OvernightError):
     """Another trainer is at work on this model."""
 
 
+class WrongMergeError(OvernightError):
+    """What was merged is not what was trained, or nothing at all."""
+
+
+class NoMemoryError(OvernightError):
+    """The machine has not the memory that this takes."""
+
+
 def no_qlora_on_mps() -> ConfigError:
     """Return the refusal of a combination that bitsandbytes does not know."""
     return ConfigError(
@@ -71,6 +79,7 @@ _OURS: tuple[tuple[type[OvernightError], FailureKind, bool], ...] = (
     (DeviceGoneError, K.GPU_HARDWARE, False),
     (LostModelError, K.FILE_NOT_FOUND, False),
     (LockedModelError, K.CONFIG_ERROR, False),
+    (NoMemoryError, K.HOST_OOM, False),
     (ConfigError, K.CONFIG_ERROR, False),
     (DiskError, K.DISK_FULL, False),
 )

@@ -3,7 +3,8 @@
 ``OVERNIGHT_FAULT=SITE:COUNT:ACTION[:once]``, for example ``step:7:kill``. Sites: ``load`` (before torch is imported),
 ``step`` (job step about to be made), ``eval`` (batch of an evaluation, counted over the run), ``save`` (a checkpoint is
 written and not yet committed, counted over the run), ``rows`` (a forward pass of so many rows has been made), ``row``
-(a forward pass that holds the row of that number), ``report`` (before the last word). With ``once`` only the first
+(a forward pass that holds the row of that number), ``report`` (before the last word), ``merge`` (a tensor of a merge is
+about to be written, counted), ``merged`` (a merge is written and not yet read again). With ``once`` only the first
 attempt of a job meets it. The action ``held`` waits until the file that OVERNIGHT_FAULT_RELEASE names is there.
 
 Of a spare trainer: ``spare_load`` (before it loads), ``spare_order`` (asked to fork), ``spare_forked`` (before it says

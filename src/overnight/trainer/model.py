@@ -73,6 +73,13 @@ def choose_device(settings: Settings) -> Device:
     return Device(kind, torch.cuda.get_device_name(0), torch.bfloat16 if frozen else torch.float32, has_bfloat16)
 
 
+def plain_device(wish: str) -> Device:
+    """Return the device for work that must be exact rather than quick: everything is computed in float32."""
+    kinds = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True)]
+    kind = wish if wish != "auto" else next(kind for kind, is_there in kinds if is_there)
+    return Device(kind, kind, torch.float32, False)
+
+
 def be_exact(device: Device, *, threads: int) -> None:
     """Make torch give the same bits each time."""
     torch.set_num_threads(threads)
@@ -104,9 +111,9 @@ def load(base: Path, checkpoint: Path | None, settings: Settings, device: Device
     transformers.set_seed(seed)
     try:
         if settings.method == "full":
-            model = _read_weights(base if checkpoint is None else checkpoint, device, quantized=False)
+            model = read_weights(base if checkpoint is None else checkpoint, device, quantized=False)
         else:
-            model = _read_weights(base, device, quantized=settings.method == "qlora")
+            model = read_weights(base, device, quantized=settings.method == "qlora")
             if checkpoint is None:
                 model = peft.get_peft_model(model, adapter(settings))
             else:
@@ -137,7 +144,8 @@ def adapter(settings: Settings) -> peft.LoraConfig:
     )
 
 
-def _read_weights(folder: Path, device: Device, *, quantized: bool) -> Any:
+def read_weights(folder: Path, device: Device, *, quantized: bool) -> Any:
+    """Return a model as a folder holds it, in the number format of the device, or in 4 bits."""
     extra: dict[str, Any] = {}
     if quantized:
         extra["quantization_config"] = transformers.BitsAndBytesConfig(

@@ -17,6 +17,7 @@ from overnight.disk import attempts
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
 from overnight.domain.checkpoint import step_of
 from overnight.domain.errors import DiskError
+from overnight.domain.merge import MergeSpec
 
 PAUSE_S = 0.25
 """Between two heartbeats, and between two writes of numbers."""
@@ -31,12 +32,10 @@ SPEED_WINDOW_S = 30.0
 class Pulse:
     """The trainer's knowledge of itself; fields are set by whoever learns something, then ``beat`` is called."""
 
-    def __init__(self, folder: Path, spec: Spec) -> None:
+    def __init__(self, folder: Path, spec: Spec | MergeSpec) -> None:
         self.folder = folder
         self.attempt = spec.attempt
-        self.start_step = spec.start_step
-        begun_at = step_of(Path(spec.checkpoint).name) if spec.checkpoint is not None else None
-        self.job_step = begun_at - spec.start_step if begun_at is not None and spec.mode == "resume" else 0
+        self.start_step, self.job_step, begun_at = _standing(spec)
         self.job_total: int | None = None
         self.loss: float | None = None
         self.eval_loss: float | None = None
@@ -45,6 +44,8 @@ class Pulse:
         self.tokens_per_second: float | None = None
         self.eta_s: float | None = None
         self.checkpoint: int | None = begun_at
+        self.part = 0
+        self.parts: int | None = None
         self.stretch = 1.0  # how many times longer than the mean the longest row is
         self.accounts: dict[str, int] | None = None
         self.samples: dict[str, object] | None = None
@@ -173,9 +174,20 @@ class Pulse:
             written_at=time.time(),
             boot_id=self._boot_id,
             stretch=self.stretch,
+            part=self.part,
+            parts=self.parts,
         )
         with contextlib.suppress(OSError, DiskError):  # a full disk must not end the training
             attempts.write_heartbeat(self.folder, heartbeat)
+
+
+def _standing(spec: Spec | MergeSpec) -> tuple[int, int, int | None]:
+    """Return where the job began, how many of its steps are made, and the step of the newest checkpoint."""
+    if isinstance(spec, MergeSpec):
+        return spec.step, 0, spec.step
+    begun_at = step_of(Path(spec.checkpoint).name) if spec.checkpoint is not None else None
+    is_resumed = begun_at is not None and spec.mode == "resume"
+    return spec.start_step, (begun_at or 0) - spec.start_step if is_resumed else 0, begun_at
 
 
 def finite(value: float | None) -> float | None:
