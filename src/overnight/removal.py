@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from overnight.disk import checkpoints, files, trash, trust
+from overnight.disk import backup_memory, checkpoints, files, trash, trust
 from overnight.disk.layout import Layout
 from overnight.domain import retention
 from overnight.domain.checkpoint import CheckpointReport, Verdict, step_of
@@ -36,7 +36,8 @@ def plan(layout: Layout, *, keep: int, held: Mapping[int, str]) -> list[Item]:
         for report in reports
         if os.path.lexists(Path(report.path) / PIN)
     }
-    return [*retention.plan(reports, keep=keep, held={**held, **pinned}), *half_removed(layout)]
+    held = {**held, **backup_memory.being_copied(layout), **pinned}
+    return [*retention.plan(reports, keep=keep, held=held), *half_removed(layout)]
 
 
 def half_removed(layout: Layout) -> list[Item]:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from overnight.daemon import (
+    backing,
     cleanup,
     crashing,
     dispatch,
@@ -88,6 +89,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("dispatch", dispatch.dispatch_next),
     ("crashes", crashing.keep_crashes),
     ("cleanup", cleanup.tidy),
+    ("backup", backing.keep_copies),
     ("log", publish.pump_log),
     ("publish", publish.publish),
     ("guard", keeping.keep_guards),

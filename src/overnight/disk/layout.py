@@ -121,6 +121,21 @@ class Layout:
         return self.state / "checkpoints.lock"
 
     @property
+    def backup_lock(self) -> Path:
+        """Held by the process that makes copies in the second place."""
+        return self.state / "backup.lock"
+
+    @property
+    def backup_memory(self) -> Path:
+        """What is known of the second place, and what is copied right now."""
+        return self.state / "backup.json"
+
+    @property
+    def restoring(self) -> Path:
+        """Where what is restored is put together."""
+        return self.state / "restoring"
+
+    @property
     def tokens(self) -> Path:
         """Tokens kept for the next attempt."""
         return self.state / "tokens"

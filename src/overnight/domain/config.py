@@ -158,6 +158,22 @@ class DiskSettings(_Section):
     )
 
 
+class BackupSettings(_Section):
+    """Copies in a second place."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        None, description="absolute path of a folder on another disk; null makes no copies"
+    )
+    versions: bool = Field(True, description="copy each version")
+    every_checkpoints: CountOrZero = Field(10, description="copy each n-th checkpoint; 0 copies none")
+    daily: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        7, description="days of which the newest copied checkpoint stays"
+    )
+    weekly: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        4, description="weeks of which the newest copied checkpoint stays"
+    )
+
+
 class ServerSettings(_Section):
     """The web page."""
 
@@ -209,6 +225,7 @@ class Settings(_Section):
     queue: QueueSettings = Field(default_factory=QueueSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
     disk: DiskSettings = Field(default_factory=DiskSettings)
+    backup: BackupSettings = Field(default_factory=BackupSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     notify: NotifySettings = Field(default_factory=NotifySettings)
     launcher: LauncherSettings = Field(default_factory=LauncherSettings)
@@ -353,6 +370,17 @@ def _contradictions(settings: Settings) -> list[ConfigProblem]:
                     level=level,
                 )
             )
+    if settings.backup.path is not None and not settings.backup.path.startswith("/"):
+        problems.append(
+            ConfigProblem(
+                key="backup.path",
+                code="value",
+                message="'backup.path' is no absolute path",
+                found=settings.backup.path,
+                expected="a path that begins with /",
+                fix="overnight config set backup.path /another/disk/folder",
+            )
+        )
     if settings.launcher.kind != "ray" and settings.launcher.address is not None:
         problems.append(
             ConfigProblem(

@@ -47,6 +47,11 @@ def start_intake(places: Places) -> subprocess.Popen[bytes]:
     return _start("overnight.daemon.admission", places, log=places.logs / "daemon.log", what="The intake")
 
 
+def start_backup(places: Places) -> subprocess.Popen[bytes]:
+    """Start the short-lived process that makes copies in the second place; the caller polls it. Raises LaunchError."""
+    return _start("overnight.daemon.copying", places, log=places.logs / "daemon.log", what="The backup")
+
+
 def _start(module: str, places: Places, *, log: Path, what: str) -> subprocess.Popen[bytes]:
     try:
         require_interpreter()
