@@ -189,7 +189,7 @@ def copy_aside(source: Path, staging: Path) -> Path:
     except OSError as error:
         raise files.disk_error(error, target) from error
     for name in records:
-        files.forget_cached(target / name)
+        _forget_cached(target / name)
     copy = judge(target, verify_content=True)
     if not copy.is_verified:
         raise _unusable(source, copy.reason)
@@ -200,6 +200,16 @@ def _copy_file(source: Path, target: Path) -> None:
     with files.open_regular(source, follow_links=False) as reader, files.open_new(target) as writer:
         while block := reader.read(files.CHUNK_BYTES):
             writer.write(block)
+
+
+def _forget_cached(path: Path) -> None:
+    """Ask the kernel to drop a synced file from memory, so that the next reading asks the disk."""
+    with contextlib.suppress(OSError, AttributeError):  # a hint, and not every system has it
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def _require_room(folder: Path, needed: int) -> None:

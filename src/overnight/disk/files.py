@@ -262,16 +262,6 @@ def blake3_of_text(text: str) -> str:
     return blake3(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def forget_cached(path: Path) -> None:
-    """Ask the kernel to drop a synced file from memory, so that the next reading asks the disk."""
-    with contextlib.suppress(OSError, AttributeError):  # a hint, and not every system has it
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-
-
 def remove_file(path: Path) -> None:
     """Remove a file or a link itself; no error where it is gone."""
     path.unlink(missing_ok=True)
