@@ -9,7 +9,7 @@ QUICK  := $(addprefix tests/,domain house database status control disk test_tui.
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test check chaos power-cuts bench format docs clean
+.PHONY: help setup demo test check chaos power-cuts sweep bench format docs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,13 @@ chaos: $(READY)  ## N=300 SEED=7: random faults over all members, the bytes comp
 
 power-cuts: $(READY)  ## N=50 SEED=7: power cuts at random moments; what was announced as saved is there (root)
 	PYTHONPATH=tests $(BIN)/python -m chaos.power --cuts $(N) $(if $(SEED),--seed $(SEED))
+
+# files in which a process is killed at each rename, removal and sync that it makes; `make test` strikes at a few points
+SWEEPS := tests/test_intake.py $(addprefix tests/crash/,test_intake_sweep.py test_save_sweep.py test_retention_sweep.py \
+          test_cleanup.py test_arrows.py)
+
+sweep: $(READY)  ## killed at every rename, removal and sync of intake, saves, retention, cleanup (strace; about an hour)
+	OVERNIGHT_EVERY_ARROW=1 $(BIN)/pytest -q -s -m crash $(SWEEPS)
 
 bench: $(READY)  ## measure what the documentation claims
 	$(BIN)/python bench/run.py

@@ -377,7 +377,7 @@ def test_a_crash_at_any_point_is_repaired_by_taking_again(tmp_path: Path, syscal
 
     count = count_calls(fresh("whole"), syscall)
     assert count >= 3
-    step = 2 if syscall == "fsync" else 1
+    step = 2 if syscall == "fsync" and "OVERNIGHT_EVERY_ARROW" not in os.environ else 1
     num_killed = 0
     for number in range(1, count + 1, step):
         root = fresh(f"{number}")

@@ -1,50 +1,29 @@
 """Killed at any arrow, the next start goes on: each file in exactly one place, each row trained once, the same end.
 
-strace kills a process when it enters its n-th rename, fsync or unlink. What is killed is the loop alone, or every
-process of the workspace at its own n-th call (intake, trainer and loop). Then a loop is started as always.
+strace kills a process when it enters its n-th rename, fsync, fdatasync or unlink. What is killed is the loop alone, or
+every process of the workspace at its own n-th call (intake, trainer and loop). Then a loop is started as always.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from simulated_rig import Rig, write_rows
+from sweep_rig import needs_strace, sampled, strace, sweep
 
-pytestmark = [
-    pytest.mark.crash,
-    pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to kill at a system call"),
-]
+pytestmark = [pytest.mark.crash, needs_strace, pytest.mark.timeout(7200)]
 
 FILES = {"a.jsonl": 16, "b.jsonl": 12}
-RENAME, SYNC, UNLINK = "rename,renameat,renameat2", "fsync,fdatasync", "unlink,unlinkat,rmdir"
-EVERY_ARROW = "OVERNIGHT_EVERY_ARROW" in os.environ
-"""Set it for every single arrow; it takes some ten minutes."""
-
 LONGEST_S = 8.0
-CALLS = {"rename": RENAME, "sync": SYNC, "unlink": UNLINK}
-
-LOOP_QUICK = [("rename", n) for n in (1, 4, 7, 12)] + [("sync", n) for n in (2, 9, 15, 24)] + [("unlink", 2)]
-LOOP_SLOW = [
-    (call, n)
-    for call, most in (("rename", 40), ("sync", 50), ("unlink", 22))
-    for n in range(1, most, 1 if EVERY_ARROW else 4)
-    if (call, n) not in LOOP_QUICK
-]
-ALL_QUICK = [("rename", n) for n in (3, 9)] + [("sync", n) for n in (5, 10)]
-ALL_SLOW = [
-    (call, n)
-    for call, most in (("rename", 18), ("sync", 24), ("unlink", 6))
-    for n in range(1, most, 1 if EVERY_ARROW else 3)
-    if (call, n) not in ALL_QUICK
-]
 
 
 @pytest.fixture(scope="session")
@@ -69,24 +48,31 @@ def is_over(rig: Rig) -> bool:
     return len(rig.jobs()) == len(FILES) and rig.is_done() and all(job.filed for job in rig.jobs())
 
 
-def strace(call: str, when: int, *, everybody: bool) -> list[str]:
-    return [
-        "strace", *(["-f"] if everybody else []), "-o", "/dev/null", "-e", f"trace={CALLS[call]}",
-        "-e", f"inject={CALLS[call]}:signal=KILL:when={when}",
-    ]  # fmt: skip
+def run_until_killed(rig: Rig, call: str, when: int, *, everybody: bool) -> bool:
+    """Run the loop until the injected kill has hit it, or everything was done; return whether it hit anybody.
 
-
-def run_until_killed(rig: Rig, call: str, when: int, *, everybody: bool) -> None:
-    """Run the loop until the injected kill has hit it, or everything was done without meeting it."""
-    loop = rig.start_loop(wrapper=strace(call, when, everybody=everybody))
+    Where everybody is to be hit: whether it hit somebody else than the loop.
+    """
+    log = rig.layout.root.parent / "strace.log"
+    command = [word if word != "-qq" else "-q" for word in strace(call, when, options=["-f"] if everybody else [])]
+    loop = rig.start_loop(wrapper=[str(log) if word == "/dev/null" else word for word in command])
     deadline = time.monotonic() + LONGEST_S
     while loop.poll() is None and not is_over(rig) and time.monotonic() < deadline:
         time.sleep(0.02)
+    told = log.read_text()
+    is_hit = loop.poll() is not None if not everybody else hits_others(told)
     if loop.poll() is None:  # it did not come that far, or each new child dies at the same call
         pid = rig.daemon_pid()
         if pid is not None:
             subprocess.run(["kill", "-KILL", str(pid)], check=False)
         loop.wait(10)
+    return is_hit
+
+
+def hits_others(told: str) -> bool:
+    """Return whether strace tells of a killed process that is not the loop, which is the first in its log."""
+    first = told.partition(" ")[0]
+    return any(pid != first for pid in re.findall(r"^(\d+) \+\+\+ killed by SIGKILL", told, flags=re.MULTILINE))
 
 
 def check(rig: Rig, expected: dict[str, Any]) -> None:
@@ -110,34 +96,34 @@ def check(rig: Rig, expected: dict[str, Any]) -> None:
     json.loads(rig.layout.status_file.read_text())
 
 
-@pytest.mark.parametrize(("call", "when"), LOOP_QUICK)
-def test_the_loop_killed_at_an_arrow(rig: Rig, undisturbed: dict[str, Any], call: str, when: int) -> None:
-    prepare(rig)
-    run_until_killed(rig, call, when, everybody=False)
-    check(rig, undisturbed)
+@sampled(rename=(1, 4, 7), fsync=(2,), fdatasync=(2, 9), unlinkat=(3,))
+def test_the_loop_killed_at_any_arrow(
+    tmp_path: Path, undisturbed: dict[str, Any], call: str, points: tuple[int, ...]
+) -> None:
+    sweep("the loop", call, points, lambda point: strike(tmp_path, undisturbed, call, point, everybody=False))
 
 
-@pytest.mark.parametrize(("call", "when"), ALL_QUICK)
-def test_everybody_killed_at_his_own_arrow(rig: Rig, undisturbed: dict[str, Any], call: str, when: int) -> None:
-    prepare(rig)
-    run_until_killed(rig, call, when, everybody=True)
-    check(rig, undisturbed)
+@sampled(rename=(3, 9), fsync=(5,))
+def test_everybody_killed_at_any_arrow(
+    tmp_path: Path, undisturbed: dict[str, Any], call: str, points: tuple[int, ...]
+) -> None:
+    sweep(
+        "intake, trainer and loop", call, points,
+        lambda point: strike(tmp_path, undisturbed, call, point, everybody=True),
+    )  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("call", "when"), LOOP_SLOW)
-def test_the_loop_killed_at_any_arrow(rig: Rig, undisturbed: dict[str, Any], call: str, when: int) -> None:
-    prepare(rig)
-    run_until_killed(rig, call, when, everybody=False)
-    check(rig, undisturbed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("call", "when"), ALL_SLOW)
-def test_everybody_killed_at_any_arrow(rig: Rig, undisturbed: dict[str, Any], call: str, when: int) -> None:
-    prepare(rig)
-    run_until_killed(rig, call, when, everybody=True)
-    check(rig, undisturbed)
+def strike(folder: Path, undisturbed: dict[str, Any], call: str, point: int, *, everybody: bool) -> bool:
+    """Kill at one point in a workspace of its own, and check the end; return whether the kill hit."""
+    rig = Rig(folder / "workspace")
+    try:
+        prepare(rig)
+        is_hit = run_until_killed(rig, call, point, everybody=everybody)
+        check(rig, undisturbed)
+    finally:
+        rig.end()
+        shutil.rmtree(rig.layout.root)
+    return is_hit
 
 
 def test_the_check_itself_finds_a_row_that_was_trained_twice(rig: Rig, undisturbed: dict[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,48 +14,37 @@ from checkpoint_rig import commit_steps
 from overnight.disk import checkpoints
 from overnight.domain.checkpoint import Verdict
 from simulated_rig import Rig
+from sweep_rig import needs_strace, sampled, strace, sweep
 
-pytestmark = [
-    pytest.mark.crash,
-    pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to kill at a system call"),
-]
-
-CALLS = {"rename": "rename,renameat,renameat2", "sync": "fsync,fdatasync", "unlink": "unlink,unlinkat,rmdir"}
-EVERY_ARROW = "OVERNIGHT_EVERY_ARROW" in os.environ
-"""Set it for every single call; it takes some two minutes."""
-
-ALL = [(call, n) for call, most in (("rename", 6), ("sync", 16), ("unlink", 18)) for n in range(1, most)]
-QUICK = [("rename", 2), ("rename", 3), ("sync", 2), ("sync", 4), ("unlink", 1), ("unlink", 3), ("unlink", 6)]
+pytestmark = [pytest.mark.crash, needs_strace, pytest.mark.timeout(1800)]
 
 
-@pytest.mark.parametrize(("call", "when"), ALL if EVERY_ARROW else QUICK)
+@sampled(rename=(2,), fsync=(2,), unlinkat=(1, 3, 6))
 def test_cleanup_killed_at_an_arrow_leaves_each_checkpoint_whole_or_gone_and_the_next_run_completes_it(
-    rig: Rig, call: str, when: int
+    tmp_path: Path, call: str, points: tuple[int, ...]
 ) -> None:
-    layout = rig.make().layout
-    commit_steps(layout, 5, 10, 15, 20)
-    (layout.trash / "checkpoint-3.0badcafe").mkdir()
-    (layout.trash / "checkpoint-3.0badcafe" / "weights").write_bytes(b"bad")
-    rig.set(disk__trash_days=0.0)
-    strace = [
-        "strace",
-        "-o",
-        "/dev/null",
-        "-e",
-        f"trace={CALLS[call]}",
-        "-e",
-        f"inject={CALLS[call]}:signal=KILL:when={when}",
-    ]
-    command = [sys.executable, "-m", "overnight", "-C", str(layout.root), "cleanup", "--keep", "2", "--yes"]
-    killed = subprocess.run([*strace, *command], capture_output=True, timeout=60, check=False)
-    assert killed.returncode in (-9, 137, 0), killed.stderr
-    for path in layout.model.glob("checkpoint-*"):
-        assert checkpoints.verify(path).verdict is Verdict.VERIFIED, path
-    assert {layout.checkpoint(15), layout.checkpoint(20)} <= set(layout.model.iterdir())
-    again = subprocess.run(command, capture_output=True, timeout=60, check=False)
-    assert again.returncode == 0, again.stderr
-    assert {path.name for path in layout.model.iterdir()} == {"checkpoint-15", "checkpoint-20"}
-    assert list(layout.trash.iterdir()) == []
+    def strike(point: int) -> bool:
+        rig = Rig(tmp_path / "workspace")
+        layout = rig.make().layout
+        commit_steps(layout, 5, 10, 15, 20)
+        (layout.trash / "checkpoint-3.0badcafe").mkdir()
+        (layout.trash / "checkpoint-3.0badcafe" / "weights").write_bytes(b"bad")
+        rig.set(disk__trash_days=0.0)
+        command = [sys.executable, "-m", "overnight", "-C", str(layout.root), "cleanup", "--keep", "2", "--yes"]
+        killed = subprocess.run([*strace(call, point), *command], capture_output=True, timeout=60, check=False)
+        is_met = killed.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        assert is_met or killed.returncode == 0, killed.stderr
+        for path in layout.model.glob("checkpoint-*"):
+            assert checkpoints.verify(path).verdict is Verdict.VERIFIED, path
+        assert {layout.checkpoint(15), layout.checkpoint(20)} <= set(layout.model.iterdir())
+        again = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        assert again.returncode == 0, again.stderr
+        assert {path.name for path in layout.model.iterdir()} == {"checkpoint-15", "checkpoint-20"}
+        assert list(layout.trash.iterdir()) == []
+        shutil.rmtree(layout.root)
+        return is_met
+
+    sweep("cleanup", call, points, strike)
 
 
 def test_a_kill_does_hit_the_removal(rig: Rig) -> None:

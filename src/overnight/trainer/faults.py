@@ -7,8 +7,8 @@ written and not yet committed, counted over the run), ``rows`` (a forward pass o
 about to be written, counted), ``merged`` (a merge is written and not yet read again). With ``once`` only the first
 attempt of a job meets it. The action ``held`` waits until the file that OVERNIGHT_FAULT_RELEASE names is there.
 
-Of a spare trainer: ``spare_load`` (before it loads), ``spare_order`` (asked to fork), ``spare_forked`` (before it says
-so), ``spare_go`` (before it passes the word on).
+The simulated trainer knows ``step``. Of a spare trainer: ``spare_load`` (before it loads), ``spare_order`` (asked to
+fork), ``spare_forked`` (before it says so), ``spare_go`` (before it passes the word on).
 """
 
 from __future__ import annotations

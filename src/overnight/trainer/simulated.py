@@ -76,6 +76,7 @@ class Simulation:
         self.loss: float | None = None
         self.lines: list[dict[str, Any]] = []  # numbers that the disk has not taken yet
         self.leaked: list[bytearray] = []
+        self.faults = faults.from_environment(self.spec.attempt)
         self.base = self._look_at_base()
         self.owns_model: Callable[[], bool] = lambda: True  # whether the lock on the model is still ours
 
@@ -172,6 +173,7 @@ class Simulation:
         burned_until = time.process_time() + self.options.burn_s
         while time.process_time() < burned_until:
             pass
+        self.faults.reach("step", self.model.job_step + 1)
         if self._is_slow("step", self.model.job_step + 1):
             time.sleep(self.options.slow_s)
         rate = self._section("train")["learning_rate"]
