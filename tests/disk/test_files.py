@@ -156,3 +156,37 @@ def test_a_reader_never_meets_a_torn_file(tmp_path: Path) -> None:
             assert step >= last
             last = step
     assert files.read_json(path)["step"] == 1999
+
+
+@pytest.mark.timeout(20)
+def test_nothing_that_reads_a_file_of_ours_waits_for_a_pipe_or_falls_over_a_folder(tmp_path: Path) -> None:
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for strange in (pipe, folder):
+        for read in (files.read_json, files.sha256_of, files.blake3_of):
+            with pytest.raises(OSError, match="not a regular file"):
+                read(strange)
+        assert files.lock_holder(strange) is None
+    with pytest.raises(OSError):
+        files.append_line(pipe, "a line")
+
+
+def test_json_that_is_nested_without_end_is_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        files.read_json(path)
+
+
+def test_a_folder_in_the_place_of_a_file_or_a_lock_makes_way_whole(tmp_path: Path) -> None:
+    for name in ("state.json", "held.lock"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").write_text(name)
+    files.write_json_durably(tmp_path / "state.json", {"a": 1})
+    lock = files.Lock(tmp_path / "held.lock")
+    assert lock.acquire(holder={"pid": 1})
+    lock.release()
+    assert files.read_json(tmp_path / "state.json") == {"a": 1}
+    kept = sorted(path.read_text() for path in tmp_path.glob(f"*{files.ASIDE}*/content"))
+    assert kept == ["held.lock", "state.json"]

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from overnight.disk import files
+
 POLL_S = 0.2
 BLOCK_BYTES = 65536
 LONGEST_LINE_BYTES = 1 << 20
@@ -18,7 +20,7 @@ def last_lines(path: Path, count: int) -> list[str]:
     if count <= 0:
         return []
     try:
-        with open(path, "rb") as file:
+        with files.open_regular(path, follow_links=True) as file:
             return _last(file, count)
     except OSError:
         return []
@@ -59,7 +61,7 @@ def follow_file(path: Path) -> Iterator[str]:
 
 def _open(path: Path, *, at_end: bool) -> IO[bytes] | None:
     try:
-        file = open(path, "rb")  # noqa: SIM115  (closed when it is replaced, or with the process)
+        file = files.open_regular(path, follow_links=True)  # closed when it is replaced, or with the process
     except OSError:
         return None
     if at_end:

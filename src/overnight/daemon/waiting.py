@@ -7,6 +7,7 @@ import faulthandler
 import os
 import select
 import signal
+import threading
 from types import FrameType
 
 LEAVE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -20,16 +21,22 @@ class Bell:
     def __init__(self) -> None:
         self.signals = 0  # how often we were asked to end
         self._is_closed = False
+        self._lock = threading.RLock()  # of the main thread it may be taken twice: a signal's handler rings too
         self._ear, self._cord = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         os.set_blocking(self._ear, False)
         os.set_blocking(self._cord, False)
 
     def ring(self) -> None:
-        """Wake the loop; an errand that is answered after its end wakes nobody."""
-        if self._is_closed:
-            return
-        with contextlib.suppress(OSError):  # it rings already, or is just closed
-            os.write(self._cord, b"!")
+        """Wake the loop; an errand that is answered after its end wakes nobody.
+
+        Never between the look and the write may the pipe be closed: its number is then given out again, and the byte
+        would land in another file, such as a database that was just opened.
+        """
+        with self._lock:
+            if self._is_closed:
+                return
+            with contextlib.suppress(OSError):  # it rings already
+                os.write(self._cord, b"!")
 
     def wait(self, seconds: float, *, also: int | None = None, or_else: int | None = None) -> None:
         """Return when somebody rings, when one of the two others becomes readable, or after some seconds."""
@@ -58,7 +65,10 @@ class Bell:
         self.ring()
 
     def close(self) -> None:
-        """Give the pipe back."""
-        self._is_closed = True
-        os.close(self._ear)
-        os.close(self._cord)
+        """Give the pipe back; once, whoever asks how often."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            os.close(self._ear)
+            os.close(self._cord)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -97,7 +98,29 @@ def _is_frozen(path: Path) -> bool:
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY) and not path.with_name(f"{path.name}-shm").exists()
 
 
+SIBLINGS = ("", "-wal", "-shm", "-journal")
+"""The files of a database, by what their names end in."""
+
+
+def _require_files(path: Path) -> None:
+    """Raise OvernightError where a folder or a FIFO has the name of one of the database's files: reading would wait."""
+    for sibling in (path.with_name(f"{path.name}{ending}") for ending in SIBLINGS):
+        try:
+            is_file = stat.S_ISREG(os.stat(sibling).st_mode)
+        except OSError:
+            continue  # not there, or not to be looked at: SQLite says more
+        if not is_file:
+            raise OvernightError(
+                "The database is damaged",
+                found=f"{sibling} is no regular file",
+                expected="an SQLite database",
+                fix=f"move {sibling} away, then start again with overnight up",
+                code="database",
+            )
+
+
 def _open(path: Path, *, is_frozen: bool = False) -> sqlite3.Connection:
+    _require_files(path)
     target: Path | str = f"{path.resolve().as_uri()}?immutable=1" if is_frozen else path
     try:
         connection = sqlite3.connect(target, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=is_frozen)

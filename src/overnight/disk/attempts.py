@@ -198,8 +198,8 @@ def touch_watched(folder: Path) -> None:
 def unwatched_s(folder: Path) -> float | None:
     """Return for how many seconds nobody looked after the trainer; None where nobody ever did in this boot."""
     try:
-        stamp, _, boot = (folder / "watched").read_text().strip().partition(" ")
-        return boot_time() - float(stamp) if boot == boot_id() else None
+        stamp, _, boot = files.read_bytes(folder / "watched", limit=1000).decode().strip().partition(" ")
+        return max(0.0, boot_time() - float(stamp)) if boot == boot_id() else None
     except (OSError, ValueError):
         return None
 
@@ -216,7 +216,7 @@ def read_metrics(folder: Path, *, limit: int) -> list[dict[str, Any]]:
     import json
 
     try:
-        with open(folder / "metrics.jsonl", "rb") as file:
+        with files.open_regular(folder / "metrics.jsonl", follow_links=True) as file:
             file.seek(0, os.SEEK_END)
             start = max(0, file.tell() - limit * METRICS_LINE_BYTES)
             file.seek(start)

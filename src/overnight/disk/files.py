@@ -15,12 +15,19 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
 from overnight.domain.errors import BusyError, DiskError
 
 CHUNK_BYTES = 1 << 20
+MOST_JSON_BYTES = 256 << 20
+"""A JSON file that is longer is none that we read."""
+
+ASIDE = ".in-the-way-"
+"""A part of the names under which lies what was found in the place of a file of ours."""
+
 PROBE_S = 0.1
 """Longer than a reader that asks who holds a lock keeps it."""
 
@@ -73,7 +80,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{token()}.tmp")
     try:
         _write_new(temporary, data, mode=mode, sync=True)
-        os.replace(temporary, path)
+        _replace(temporary, path)
         sync_directory(path.parent)
     except OSError as error:
         _remove_quietly(temporary)
@@ -85,10 +92,35 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{token()}.tmp")
     try:
         _write_new(temporary, data, mode=0o644, sync=False)
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except OSError as error:
         _remove_quietly(temporary)
         raise disk_error(error, path) from error
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename over a file of ours; a folder that somebody put in its place makes way."""
+    try:
+        os.replace(temporary, path)
+    except IsADirectoryError:
+        make_way(path)
+        os.replace(temporary, path)
+
+
+def make_way(path: Path) -> Path | None:
+    """Move what is no file (a folder, a FIFO) out of the place of a file of ours, whole; return where it lies now.
+
+    None where nothing is in the way. Errors pass as OSError.
+    """
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return None
+    except FileNotFoundError:
+        if not os.path.lexists(path):
+            return None  # nothing there; a link that leads nowhere is in the way too
+    aside = path.with_name(f"{path.name[:100]}{ASIDE}{token()}")
+    os.rename(path, aside)
+    return aside
 
 
 def _write_new(path: Path, data: bytes, *, mode: int, sync: bool) -> None:
@@ -124,14 +156,25 @@ def json_bytes(value: Any) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON in ``path``. Raises OSError, or ValueError where it is no JSON."""
-    with open(path, "rb") as file:
-        return json.loads(file.read().decode("utf-8"))
+    """Return the JSON in ``path``. Raises OSError (EINVAL for what is no file), or ValueError where it is no JSON."""
+    try:
+        return json.loads(read_bytes(path, limit=MOST_JSON_BYTES).decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deeply") from error
+
+
+def read_bytes(path: Path, *, limit: int) -> bytes:
+    """Return what a file holds, never waiting for a FIFO. Raises OSError, or ValueError where it is too long."""
+    with open_regular(path, follow_links=True) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path.name} is longer than {limit} bytes")
+    return data
 
 
 def append_line(path: Path, line: str) -> None:
     """Append one line in one write, so that two writers never mix."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     try:
         os.write(descriptor, (line + "\n").encode("utf-8", "backslashreplace"))
     finally:
@@ -218,7 +261,7 @@ def make_directory(path: Path) -> None:
         raise disk_error(error, path) from error
 
 
-def open_regular(path: Path, *, follow_links: bool) -> IO[bytes]:
+def open_regular(path: Path, *, follow_links: bool) -> BufferedReader:
     """Open a regular file for reading. Never waits for a FIFO, never touches a device.
 
     Raises OSError: ELOOP for a link that is not followed, EINVAL for anything that is no regular file.
@@ -240,7 +283,7 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hex."""
     import hashlib
 
-    with open(path, "rb") as file:
+    with open_regular(path, follow_links=True) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -249,7 +292,7 @@ def blake3_of(path: Path) -> str:
     from blake3 import blake3
 
     digest = blake3()
-    with open(path, "rb") as file:
+    with open_regular(path, follow_links=True) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
@@ -304,7 +347,7 @@ class Lock:
 
     def acquire(self, *, holder: dict[str, Any], inheritable: bool = False) -> bool:
         """Take the lock without waiting; return whether it is ours. Raises DiskError where locks do not work."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = self._open()
         try:
             if not _try_lock(descriptor):
                 os.close(descriptor)
@@ -326,6 +369,19 @@ class Lock:
         os.set_inheritable(descriptor, inheritable)
         self._descriptor = descriptor
         return True
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            try:
+                return os.open(self.path, flags, 0o644)
+            except IsADirectoryError:
+                make_way(self.path)
+                return os.open(self.path, flags, 0o644)
+        except OSError as error:
+            if is_disk_trouble(error):
+                raise
+            raise disk_error(error, self.path) from error
 
     def release(self) -> None:
         """Give the lock back."""
@@ -363,7 +419,7 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 def lock_holder(path: Path) -> dict[str, Any] | None:
     """Return what the holder of a lock says of itself, or None where nobody holds it. Takes no lock for long."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     try:
@@ -372,7 +428,7 @@ def lock_holder(path: Path) -> dict[str, Any] | None:
         except BlockingIOError:
             try:
                 told = json.loads(os.pread(descriptor, 65536, 0).decode("utf-8"))
-            except ValueError:
+            except (ValueError, OSError):  # torn, or no file at all
                 told = {}
             return told if isinstance(told, dict) else {}
         return None

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -33,6 +34,12 @@ class Handler(RotatingFileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", errors="backslashreplace")
+
+    def _open(self) -> TextIOWrapper:
+        """Open the file; what is no file under its name makes way: a FIFO would hold up whoever writes."""
+        with contextlib.suppress(OSError):
+            files.make_way(Path(self.baseFilename))
+        return super()._open()
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Do nothing: a full disk must not disturb the run; the history and the status tell of it."""
@@ -104,7 +111,7 @@ class Pump:
             self.attempt, self._offset = attempt, 0
             self._emit(f"--- attempt {attempt}")
         try:
-            with open(source, "rb") as file:
+            with files.open_regular(source, follow_links=False) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size < self._offset:
                     self._offset = 0  # it was emptied
@@ -158,12 +165,12 @@ class Pump:
 def keep_tail(path: Path, limit_bytes: int) -> None:
     """Cut a finished log to its last bytes; no error where it is not there."""
     try:
-        with open(path, "rb") as file:
+        with files.open_regular(path, follow_links=False) as file:
             size = os.fstat(file.fileno()).st_size
             if size <= limit_bytes:
                 return
             file.seek(size - limit_bytes)
             tail = file.read(limit_bytes)
-    except FileNotFoundError:
+    except OSError:  # it is not there, or no file of ours any more
         return
     files.write_atomically(path, b"[the beginning was cut off]\n" + tail.partition(b"\n")[2])

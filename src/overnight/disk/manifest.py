@@ -33,7 +33,7 @@ def read_value(folder: Path) -> dict[str, Any]:
     if facts.st_size > MANIFEST_LIMIT_BYTES:
         raise ValueError(f"the manifest is {facts.st_size} bytes long")
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"), parse_float=_exact)
+        value = json.loads(files.read_bytes(path, limit=MANIFEST_LIMIT_BYTES).decode("utf-8"), parse_float=_exact)
     except RecursionError as error:
         raise ValueError("the manifest is nested too deeply") from error
     if not isinstance(value, dict):

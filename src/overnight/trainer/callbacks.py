@@ -5,7 +5,7 @@ Order inside one step, as Hugging Face calls it::
     on_step_begin           evaluation that is due (after the save of the step before, so nothing is lost in it)
     forward, backward       each forward pass leaves its loss
     on_pre_optimizer_step   a loss that is no number ends the attempt before the optimizer applies it
-    on_step_end             asked to leave: save and stop here
+    on_step_end             asked to leave: save and stop here; every checkpoint gone: save
     on_log                  numbers are told; a gradient that is no number ends the attempt before anything is saved
     on_save                 the folder that Hugging Face wrote is committed
 
@@ -24,6 +24,7 @@ import torch
 import transformers
 
 from overnight.disk import files
+from overnight.disk.layout import Layout
 from overnight.domain.attempt import Phase, Spec
 from overnight.domain.checkpoint import checkpoint_name
 from overnight.domain.errors import DiskError
@@ -34,6 +35,7 @@ from overnight.trainer.faults import Faults
 from overnight.trainer.guard import Guard
 from overnight.trainer.pulse import Pulse
 from overnight.trainer.run import Run
+from overnight.trainer.stock import Stock
 from overnight.trainer.wishes import Wishes
 
 HISTORY_LIMIT = 100
@@ -137,6 +139,21 @@ class Leaver(transformers.TrainerCallback):  # type: ignore[misc]
         if self.reason is not None:
             control.should_save = True
             control.should_training_stop = True
+
+
+class Keeper(transformers.TrainerCallback):  # type: ignore[misc]
+    """Saves at the next step border where somebody removed every checkpoint: there must be one to fall back to."""
+
+    def __init__(self, run: Run) -> None:
+        self.pulse = run.pulse
+        self.had = run.spec.checkpoint is not None
+        self.stock = Stock(Layout(Path(run.spec.workspace)).model)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Look whether one is left."""
+        if self.stock.is_lost(had=self.had or self.pulse.checkpoint is not None):
+            print("no checkpoint is left in the model's folder: a new one is saved now", flush=True)
+            control.should_save = True
 
 
 class Committer(transformers.TrainerCallback):  # type: ignore[misc]

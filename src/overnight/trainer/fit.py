@@ -134,6 +134,7 @@ def train(
         guard,
         callbacks.Reporter(pulse, guard),
         leaver,
+        callbacks.Keeper(run),
         callbacks.Committer(run, lineage, rows_in_epoch=len(prepared.train)),
     ):
         trainer.add_callback(callback)

@@ -35,6 +35,7 @@ from overnight.domain.errors import DiskError, ExitCode
 from overnight.trainer import faults
 from overnight.trainer.behaviour import FAULTS, VARIABLE, Fault, Options, die_by, eat, hang, pulse, read_options
 from overnight.trainer.rehearsal import rehearsal_of
+from overnight.trainer.stock import Stock
 
 UNWATCHED_S = 90.0
 STATE = "state.json"
@@ -78,6 +79,7 @@ class Simulation:
         self.leaked: list[bytearray] = []
         self.faults = faults.from_environment(self.spec.attempt)
         self.base = self._look_at_base()
+        self.stock = Stock(self.layout.model)
         self.owns_model: Callable[[], bool] = lambda: True  # whether the lock on the model is still ours
 
     def _look_at_base(self) -> dict[str, str]:
@@ -110,7 +112,9 @@ class Simulation:
             if self._is_asked():
                 self._save(steps)
                 raise Left
-            if self.model.job_step % self._setting("checkpoint", "every_steps") == 0 or self.model.job_step == steps:
+            is_due = self.model.job_step % self._setting("checkpoint", "every_steps") == 0
+            had = self.committed is not None or self.spec.checkpoint is not None
+            if is_due or self.model.job_step == steps or self.stock.is_lost(had=had):
                 self._save(steps)
         return self._report(Outcome.COMPLETED, None, f"{steps} steps trained")
 

@@ -1,0 +1,170 @@
+"""What somebody does in the folders while the loop is at work: noticed, and told once by name. It harms no run.
+
+What Overnight itself moves, sets aside or removes is not told here: a file that was moved is found by its inode, and
+what was removed by a plan stands in the history by its name.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from overnight.daemon.context import Context, Moment
+from overnight.database import events, overview
+from overnight.disk import checkpoints, sightings
+from overnight.domain.checkpoint import step_of
+from overnight.domain.printable import shown
+from overnight.domain.sightings import (
+    Change,
+    Deed,
+    Folder,
+    Looks,
+    changes_inside,
+    changes_of_files,
+    in_words,
+    names_of,
+    verb_of,
+)
+
+EVERY_S = 2.0
+COST_SHARE = 200
+"""Between two looks stays so many times what one takes: many files must not blind the loop."""
+
+HARMLESS = {
+    "queue/waiting": "queue/ is only a view: the job trains from its own copy",
+    "queue/processing": "queue/ is only a view: the job trains from its own copy",
+    "done": "what was trained is kept in the store; nothing needs that file",
+    "failed": "its job and the reason stay in the history",
+    "rejected": "the reason stays in the history",
+}
+
+
+@dataclass(slots=True)
+class Sight:
+    """What was seen at the last look."""
+
+    people: dict[str, Folder]
+    checkpoints: dict[str, dict[str, Looks]]
+    versions: dict[str, Looks]
+    event: int  # id of the newest event then, or before something that is still unsure
+    unsure: dict[str, bool] = field(default_factory=dict)
+    """What is gone, and whether another checkpoint was left then: told when the next look still finds no word of it."""
+
+
+def notice_changes(context: Context, now: Moment) -> None:
+    """Look at the folders now and then; tell what somebody did there."""
+    if context.lost_at is not None or now.boot < context.memory.get("notice_at", 0.0):
+        return
+    began = time.thread_time()
+    try:
+        _tell_in_the_way(context, now)
+        _look(context, now)
+    finally:
+        cost_s = time.thread_time() - began
+        context.memory["notice_at"] = now.boot + max(EVERY_S, COST_SHARE * cost_s)
+
+
+def _look(context: Context, now: Moment) -> None:
+    before: Sight | None = context.memory.get("sight")
+    after = context.memory["sight"] = _sight(context)
+    if before is None:
+        return
+    for (folder, _), words in in_words(_shown(changes_of_files(before.people, after.people))).items():
+        level = "warning" if folder.startswith("queue/") else "info"
+        context.record(f"{words}: {HARMLESS[folder]}", kind="folder.changed", level=level, at=now.unix)
+    named = [str(one["message"]) for one in events.since(context.connection, before.event, limit=100_000)]
+    _tell_changed(context, before, after, named, now)
+    _tell_gone(context, before, after, named, now)
+    if after.unsure:
+        after.event = before.event
+
+
+def _sight(context: Context) -> Sight:
+    newest = overview.newest_event(context.connection)  # first: what is done meanwhile is named by a later one
+    layout = context.layout
+    return Sight(
+        people=sightings.of_people(layout), checkpoints=sightings.of_checkpoints(layout),
+        versions=sightings.of_versions(layout), event=newest,
+    )  # fmt: skip
+
+
+def _shown(changes: list[Change]) -> list[Change]:
+    return [Change(folder=one.folder, deed=one.deed, name=shown(one.name)) for one in changes]
+
+
+def _tell_changed(context: Context, before: Sight, after: Sight, named: list[str], now: Moment) -> None:
+    """Tell of checkpoints whose files are no longer those that were committed."""
+    ours = sightings.set_aside(context.layout)
+    for name, files in before.checkpoints.items():
+        there = after.checkpoints.get(name)
+        if there is None:
+            continue
+        if there[""] == files[""]:
+            done = in_words(changes_inside(f"current_model/{name}", files, there, matters=checkpoints.LOADABLE))
+            told = [
+                f"{words}: it is read to the last byte before anything starts from it, and set aside if it is damaged"
+                for words in done.values()
+            ]
+        elif _is_ours(name, files[""], ours, named):
+            continue
+        else:
+            told = [f"current_model/{name} was replaced by somebody: it is judged by its content before it is used"]
+        for message in told:
+            context.record(message, kind="checkpoint.changed", level="warning", at=now.unix, checkpoint=name)
+
+
+def _tell_gone(context: Context, before: Sight, after: Sight, named: list[str], now: Moment) -> None:
+    """Tell of checkpoints and versions that are gone, once two looks have found no word of it in the history."""
+    ours = sightings.set_aside(context.layout)
+    is_any_left = bool(before.checkpoints.keys() & after.checkpoints.keys())
+    gone = {
+        name: is_any_left
+        for name, files in before.checkpoints.items()
+        if name not in after.checkpoints and not _is_ours(name, files[""], ours, named)
+    }
+    gone |= {name: True for name in before.versions if name not in after.versions}
+    sure = {name: was_left for name, was_left in before.unsure.items() if not any(name in message for message in named)}
+    after.unsure = gone
+    lost = sorted(name for name in sure if step_of(name) is not None and name not in after.checkpoints)
+    if lost:
+        _tell_lost(context, lost, is_any_left=any(sure[name] for name in lost), after=after, now=now)
+    versions = [name for name in sure if step_of(name) is None and name not in after.versions]
+    for words in in_words([Change(folder="models", deed=Deed.REMOVED, name=shown(name)) for name in versions]).values():
+        context.record(words, kind="version.lost", level="error", at=now.unix, versions=versions)
+
+
+def _is_ours(name: str, folder: Looks, ours: set[tuple[int, int]], named: list[str]) -> bool:
+    """Return whether we set it aside or removed it ourselves: it lies there, or the history names it."""
+    return folder[:2] in ours or _is_named(name, named)
+
+
+def _is_named(name: str, messages: list[str]) -> bool:
+    word = re.compile(rf"\b{re.escape(name)}\b")  # checkpoint-5 is not checkpoint-50
+    return any(word.search(message) for message in messages)
+
+
+def _tell_lost(context: Context, lost: list[str], *, is_any_left: bool, after: Sight, now: Moment) -> None:
+    words = f"{names_of('current_model', lost)} {verb_of(Deed.REMOVED, len(lost))}"
+    if is_any_left:
+        context.record(words, kind="checkpoint.lost", level="warning", at=now.unix, checkpoints=lost)
+        return
+    if after.checkpoints:
+        then = f"the trainer has saved {', '.join(sorted(after.checkpoints))} at once, and goes on"
+    elif context.watched is not None:
+        then = "the trainer saves a new one at its next step, and goes on"
+    else:
+        then = "nothing is started from the base model for that; put one back, from a backup or .overnight/trash"
+    message = f"CRITICAL: {words}, and no other checkpoint was there: {then}"
+    context.record(message, kind="checkpoint.lost", level="error", at=now.unix, checkpoints=lost)
+
+
+def _tell_in_the_way(context: Context, now: Moment) -> None:
+    for path in sightings.in_the_way(context.layout):
+        place = Path(path)
+        message = (
+            f"something was in the place of {place.with_name(place.name.partition('.in-the-way-')[0])}: it made way,"
+            f" and lies as {shown(path)}; remove it when you have looked at it"
+        )
+        context.tell(f"in the way {path}", message, kind="folder.in_the_way", at=now.unix)

@@ -1,0 +1,92 @@
+"""What somebody did to the files of a workspace while it works: two looks at its folders, compared.
+
+A file that Overnight moves from one folder to the next keeps its inode, so it is found again; one that nobody of ours
+ever deletes and that is gone was taken away by somebody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+Looks = tuple[int, int, int, int]
+"""Device, inode, bytes and time of change (ns) of a file."""
+
+Folder = Mapping[str, Looks]
+MOST_NAMES = 3
+"""So many names are told one by one."""
+
+
+class Deed(StrEnum):
+    """What was done."""
+
+    REMOVED = "removed"
+    EDITED = "edited"
+    REPLACED = "replaced"
+    ADDED = "added"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Change:
+    """Something that somebody did to one file."""
+
+    folder: str
+    deed: Deed
+    name: str
+
+
+def changes_of_files(before: Mapping[str, Folder], after: Mapping[str, Folder]) -> list[Change]:
+    """Return what was done to the files of several folders, between which they may be moved at any time.
+
+    A folder that is in one of the looks only was not watched: nothing is said of it.
+    """
+    there = {looks[:2]: looks for folder in after.values() for looks in folder.values()}
+    found: list[Change] = []
+    for folder, names in before.items():
+        if folder not in after:
+            continue
+        for name, looks in names.items():
+            now = there.get(looks[:2])
+            if now is not None:
+                deed = None if now == looks else Deed.EDITED
+            else:
+                deed = Deed.REPLACED if name in after[folder] else Deed.REMOVED
+            if deed is not None:
+                found.append(Change(folder=folder, deed=deed, name=name))
+    return found
+
+
+def changes_inside(folder: str, before: Folder, after: Folder, *, matters: Iterable[str] = ()) -> list[Change]:
+    """Return what was done to the files of one folder that never change; of new ones only those that matter count."""
+    found: list[Change] = []
+    for name, looks in before.items():
+        now = after.get(name)
+        if now is None:
+            found.append(Change(folder=folder, deed=Deed.REMOVED, name=name))
+        elif now != looks:
+            deed = Deed.EDITED if now[:2] == looks[:2] else Deed.REPLACED
+            found.append(Change(folder=folder, deed=deed, name=name))
+    added = [name for name in after if name not in before and name.endswith(tuple(matters))]
+    return found + [Change(folder=folder, deed=Deed.ADDED, name=name) for name in added]
+
+
+def in_words(changes: list[Change]) -> dict[tuple[str, Deed], str]:
+    """Return one sentence for each folder and deed, naming the files, the first few one by one."""
+    groups: dict[tuple[str, Deed], list[str]] = {}
+    for change in sorted(changes):
+        groups.setdefault((change.folder, change.deed), []).append(change.name)
+    return {key: f"{names_of(key[0], names)} {verb_of(key[1], len(names))}" for key, names in groups.items()}
+
+
+def names_of(folder: str, names: list[str]) -> str:
+    """Return the files of a folder in words."""
+    prefix = f"{folder}/" if folder else ""
+    told = ", ".join(prefix + name for name in names[:MOST_NAMES])
+    more = len(names) - MOST_NAMES
+    return f"{told} and {more} more" if more > 0 else told
+
+
+def verb_of(deed: Deed, count: int) -> str:
+    """Return the deed as a verb."""
+    return f"{'was' if count == 1 else 'were'} {deed.value} by somebody"
