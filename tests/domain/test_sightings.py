@@ -27,6 +27,11 @@ def test_a_file_that_was_edited_and_then_moved_was_edited() -> None:
     assert changes == [Change(folder="queue", deed=Deed.EDITED, name="a")]
 
 
+def test_a_new_file_that_was_given_the_inode_of_a_removed_one_is_another_file() -> None:
+    changes = changes_of_files({"queue": {}, "done": {"a": FILE}}, {"queue": {"b": EDITED}, "done": {}})
+    assert changes == [Change(folder="done", deed=Deed.REMOVED, name="a")]
+
+
 def test_of_a_folder_that_was_not_watched_nothing_is_said() -> None:
     assert changes_of_files({"queue": {"a": FILE}}, {}) == []
 

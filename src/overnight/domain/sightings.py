@@ -41,20 +41,26 @@ def changes_of_files(before: Mapping[str, Folder], after: Mapping[str, Folder]) 
 
     A folder that is in one of the looks only was not watched: nothing is said of it.
     """
-    there = {looks[:2]: looks for folder in after.values() for looks in folder.values()}
+    there = {looks[:2]: (name, looks) for folder in after.values() for name, looks in folder.items()}
     found: list[Change] = []
     for folder, names in before.items():
         if folder not in after:
             continue
         for name, looks in names.items():
-            now = there.get(looks[:2])
-            if now is not None:
-                deed = None if now == looks else Deed.EDITED
+            place, now = there.get(looks[:2], ("", None))
+            if now == looks:
+                continue
+            if now is not None and _is_of_one_name(place, name):
+                deed = Deed.EDITED
             else:
                 deed = Deed.REPLACED if name in after[folder] else Deed.REMOVED
-            if deed is not None:
-                found.append(Change(folder=folder, deed=deed, name=name))
+            found.append(Change(folder=folder, deed=deed, name=name))
     return found
+
+
+def _is_of_one_name(one: str, other: str) -> bool:
+    """Return whether two names begin alike: where a file was removed, the next new one may be given its inode."""
+    return one.partition(".")[0] == other.partition(".")[0]
 
 
 def changes_inside(folder: str, before: Folder, after: Folder, *, matters: Iterable[str] = ()) -> list[Change]:
