@@ -71,6 +71,19 @@ def remove(layout: Layout, item: Item) -> bool:
     return True
 
 
+def set_aside(layout: Layout, item: Item) -> Path | None:
+    """Move a damaged checkpoint of a plan into the trash; return where it lies.
+
+    None where it is gone, or whole after all. Raises DiskError.
+    """
+    if not item.is_set_aside:
+        raise ValueError(f"the plan does not set {item.path} aside: {item.reason}")
+    folder = Path(item.path)
+    if not folder.exists() or checkpoints.verify(folder).verdict is Verdict.VERIFIED:
+        return None
+    return checkpoints.set_aside(folder, layout.trash)
+
+
 def plan_trash(layout: Layout, *, trash_days: float, min_free_gb: float) -> list[TrashItem]:
     """Say what becomes of each thing in the trash; where the disk lacks free space, the oldest give way."""
     missing = min_free_gb * 1e9 - files.free_bytes(layout.root)

@@ -58,6 +58,20 @@ def test_a_dry_run_is_the_plan_that_is_carried_out_and_changes_nothing(inside: R
     assert "0 checkpoints" in inside("cleanup", "--keep", "2").out
 
 
+def test_cleanup_sets_aside_what_is_damaged_and_older_than_a_good_one_as_its_dry_run_says(
+    inside: Run, layout: Layout
+) -> None:
+    commit_steps(layout, 5, 10, 15)
+    corrupt(layout.checkpoint(5))
+    planned = inside("cleanup", "--dry-run", "--json").json
+    assert names(layout) == {"checkpoint-15", "checkpoint-10", "checkpoint-5"}
+    real = inside("cleanup", "--yes", "--json").json
+    assert (steps(planned["kept"]), steps(planned["set_aside"]), planned["removed"]) == ([15, 10], [5], [])
+    assert real == {**planned, "dry_run": False}
+    assert names(layout) == {"checkpoint-15", "checkpoint-10"}
+    assert [path.name.partition(".")[0] for path in layout.trash.iterdir()] == ["checkpoint-5"]
+
+
 @pytest.mark.parametrize("keep", ["0", "-1", "x", "1.5", ""])
 def test_a_number_below_one_and_no_number_are_wrong_usage_and_remove_nothing(
     inside: Run, layout: Layout, keep: str

@@ -57,6 +57,23 @@ def test_retention_never_counts_what_is_damaged(rig: Rig) -> None:
     assert names(rig.layout) == {"checkpoint-25", "checkpoint-20", "checkpoint-15", "checkpoint-10"}
 
 
+def test_what_is_damaged_and_older_than_a_good_one_is_set_aside_and_told(rig: Rig) -> None:
+    rig.make(checkpoint__keep=5)
+    commit_steps(rig.layout, 5, 10, 15, 20)
+    corrupt(rig.layout.checkpoint(10))
+    (rig.layout.checkpoint(5) / "manifest.json").unlink()
+    context = rig.context()
+    rig.tick_until(context, lambda: len(rig.events("checkpoint.set_aside")) == 2)
+    assert names(rig.layout) == {"checkpoint-20", "checkpoint-15"}
+    told = [event["message"] for event in rig.events("checkpoint.set_aside")]
+    assert "checkpoint-10 is set aside, it is corrupt, and checkpoint-20 is good: optimizer differs" in told[0]
+    assert "checkpoint-5 is set aside, it is incomplete, and checkpoint-20 is good: it has no manifest" in told[1]
+    kept = {path.name.partition(".")[0]: path for path in rig.layout.trash.iterdir()}
+    assert set(kept) == {"checkpoint-10", "checkpoint-5"}
+    assert (kept["checkpoint-10"] / "weights").is_file(), "whole, only elsewhere"
+    assert rig.events("checkpoint.removed") == []
+
+
 def test_the_trash_forgets_after_its_time_and_says_so(rig: Rig) -> None:
     rig.make(disk__trash_days=0.25)
     folder = set_aside(rig, "checkpoint-5.00000001")

@@ -24,6 +24,19 @@ def kept(reports: list[CheckpointReport], *, keep: int, held: Iterable[int] = ()
     return [item.step for item in plan_of if item.is_kept]
 
 
+def test_what_is_damaged_and_older_than_a_good_one_is_set_aside_with_its_reason() -> None:
+    """Newer ones are the dispatcher's; foreign ones are left where they are; what is pinned stays."""
+    reports = [
+        report(60, Verdict.CORRUPT), report(50, Verdict.VERIFIED), report(40, Verdict.CORRUPT),
+        report(30, Verdict.INCOMPLETE), report(20, Verdict.FOREIGN), report(10, Verdict.CORRUPT),
+    ]  # fmt: skip
+    items = plan(reports, keep=1, held={10: "pinned"})
+    assert [item.step for item in items if item.is_set_aside] == [40, 30]
+    assert all(item.is_kept for item in items)
+    assert items[2].reason == "corrupt, and checkpoint-50 is good: so"
+    assert not any(item.is_set_aside for item in plan(reports[2:], keep=1)), "nothing good is left"
+
+
 def test_the_newest_verified_ones_stay_by_number_and_not_by_the_order_of_the_text() -> None:
     reports = [report(step) for step in (900, 1000, 3200, 5)]
     assert kept(reports, keep=2) == [3200, 1000]

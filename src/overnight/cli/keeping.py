@@ -29,8 +29,8 @@ def cleanup(
     """Remove old checkpoints; refused while training is active (exit code 75).
 
     The newest verified ones stay, judged by their content, and whatever is in use, the parent of an unfinished job, or
-    pinned by a file named 'pinned' in its folder. Damaged ones are left alone. Without --yes it asks; where there is no
-    terminal to ask it does nothing (exit code 2).
+    pinned by a file named 'pinned' in its folder. Damaged ones are never removed: what is older than a good one is set
+    aside into the trash. Without --yes it asks; where there is no terminal to ask it does nothing (exit code 2).
     """
     from overnight.control import cleaning
     from overnight.domain.retention import require_keep
@@ -100,14 +100,20 @@ def _ask(plan: Plan, *, as_json: bool) -> None:
 def _count(plan: Plan) -> str:
     number = len(plan.removed)
     told = f"{number} checkpoint{'' if number == 1 else 's'}"
-    resting = len(plan.removed_trash)
-    return f"{told} and {resting} from the trash" if resting else told
+    resting, aside = len(plan.removed_trash), len(plan.set_aside)
+    told += f" and {resting} from the trash" if resting else ""
+    return f"{told} ({aside} damaged set aside)" if aside else told
 
 
 def _in_words(plan: Plan, *, is_done: bool) -> str:
     going = "removed" if is_done else "goes"
     rows = [
-        (Path(item.path).name, "stays" if item.is_kept else going, f"{item.bytes / 1e6:.1f} MB", item.reason)
+        (
+            Path(item.path).name,
+            "aside" if item.is_set_aside else "stays" if item.is_kept else going,
+            f"{item.bytes / 1e6:.1f} MB",
+            item.reason,
+        )
         for item in plan.checkpoints
     ]
     rows += [

@@ -44,6 +44,11 @@ class Plan:
         return [item for item in self.checkpoints if not item.is_kept]
 
     @property
+    def set_aside(self) -> list[Item]:
+        """The damaged checkpoints that move into the trash."""
+        return [item for item in self.checkpoints if item.is_set_aside]
+
+    @property
     def removed_trash(self) -> list[TrashItem]:
         """What leaves the trash."""
         return [item for item in self.trash if not item.is_kept]
@@ -56,12 +61,13 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Whether nothing goes."""
-        return not self.removed and not self.removed_trash
+        return not self.removed and not self.removed_trash and not self.set_aside
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer of ``overnight cleanup --json``."""
         return {
-            "kept": [_item_json(item) for item in self.checkpoints if item.is_kept],
+            "kept": [_item_json(item) for item in self.checkpoints if item.is_kept and not item.is_set_aside],
+            "set_aside": [_item_json(item) for item in self.set_aside],
             "removed": [_item_json(item) for item in self.removed],
             "trash": {
                 "kept": [_trash_json(item) for item in self.trash if item.is_kept],
@@ -82,13 +88,16 @@ def carry_out(layout: Layout, connection: sqlite3.Connection, agreed: Plan, *, k
 
     Raises BusyError while training is active, DiskError where the disk refuses: what was not removed by then is whole.
     """
-    paths = {item.path for item in agreed.removed} | {item.resting.path for item in agreed.removed_trash}
+    paths = {item.path for item in [*agreed.removed, *agreed.set_aside]} | {
+        item.resting.path for item in agreed.removed_trash
+    }
     with _at_rest(layout, connection, now=now):
         fresh = _plan(layout, connection, keep=keep)
         try:
             checkpoints = [
                 item for item in fresh.checkpoints
-                if item.is_kept or (item.path in paths and _remove(layout, connection, item, now=now))
+                if (item.is_kept and not item.is_set_aside)
+                or (item.path in paths and _carry_out(layout, connection, item, now=now))
             ]  # fmt: skip
             trash = [
                 item for item in fresh.trash
@@ -110,7 +119,16 @@ def _plan(layout: Layout, connection: sqlite3.Connection, *, keep: int) -> Plan:
     )
 
 
-def _remove(layout: Layout, connection: sqlite3.Connection, item: Item, *, now: float) -> bool:
+def _carry_out(layout: Layout, connection: sqlite3.Connection, item: Item, *, now: float) -> bool:
+    if item.is_set_aside:
+        resting = removal.set_aside(layout, item)
+        if resting is None:
+            return False
+        events.record(
+            connection, now=now, kind="checkpoint.set_aside", level="warning", step=item.step, trash=str(resting),
+            message=f"{Path(item.path).name} is set aside by overnight cleanup, it is {item.reason}",
+        )  # fmt: skip
+        return True
     if not removal.remove(layout, item):
         return False
     events.record(

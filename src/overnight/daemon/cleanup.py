@@ -52,7 +52,7 @@ def tidy(context: Context, now: Moment) -> None:
         context.memory["tidy_at"] = 0.0
         return
     context.memory["tidied"], context.memory["tidy_at"] = looks, 0.0
-    context.memory["plan"] = [item for item in answer.value if not item.is_kept]
+    context.memory["plan"] = [item for item in answer.value if item.is_set_aside or not item.is_kept]
 
 
 def _tidy_crashes(context: Context) -> None:
@@ -89,9 +89,15 @@ def _remove(context: Context, item: Item, now: Moment) -> bool:
     if not lock.acquire(holder=holder(now.unix)):
         return False
     try:
-        is_gone = removal.remove(context.layout, item)
+        resting = removal.set_aside(context.layout, item) if item.is_set_aside else None
+        is_gone = not item.is_set_aside and removal.remove(context.layout, item)
     finally:
         lock.release()
+    if resting is not None:
+        context.record(
+            f"{Path(item.path).name} is set aside, it is {item.reason}", kind="checkpoint.set_aside", level="warning",
+            at=now.unix, step=item.step, trash=str(resting),
+        )  # fmt: skip
     if is_gone:
         context.record(
             f"{Path(item.path).name} is removed: {item.reason}", kind="checkpoint.removed", at=now.unix, step=item.step,

@@ -6,7 +6,7 @@ They are carried out elsewhere (removal.py); a dry run shows the very same plan.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overnight.domain.checkpoint import CheckpointReport, Verdict
 from overnight.domain.errors import UsageError
@@ -22,6 +22,8 @@ class Item:
     verdict: Verdict
     is_kept: bool
     reason: str
+    is_set_aside: bool = False
+    """It is damaged, and a newer one is good: kept, but in the trash, where it lies for its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +49,20 @@ def plan(reports: Iterable[CheckpointReport], *, keep: int, held: Mapping[int, s
     """Return one item for each report, newest step first: the ``keep`` newest verified ones stay, by number.
 
     ``held`` are steps that stay whatever their age, each with the reason. What is not verified is neither counted nor
-    removed here. The content of the newest ``keep`` must have been read; of those that go, it need not. Raises
-    UsageError where ``keep`` is below 1.
+    removed here; what is damaged and older than a verified one is set aside: nothing can ever start from it. The
+    content of the newest ``keep`` must have been read; of those that go, it need not. Raises UsageError where ``keep``
+    is below 1.
     """
     require_keep(keep)
-    held = held or {}
+    held, reports = held or {}, list(reports)
     items: list[Item] = []
     kept = 0
+    newest_good = max((report.step for report in reports if report.verdict is Verdict.VERIFIED), default=None)
     for report in sorted(reports, key=lambda report: report.step, reverse=True):
-        if report.verdict is not Verdict.VERIFIED:
+        if _is_useless(report, newest_good) and report.step not in held:
+            reason = f"{report.verdict.value}, and checkpoint-{newest_good} is good: {report.reason}"
+            items.append(replace(_item(report, is_kept=True, reason=reason), is_set_aside=True))
+        elif report.verdict is not Verdict.VERIFIED:
             items.append(_item(report, is_kept=True, reason=f"{report.verdict.value}, left alone: {report.reason}"))
         elif kept < keep:
             kept += 1
@@ -67,6 +74,11 @@ def plan(reports: Iterable[CheckpointReport], *, keep: int, held: Mapping[int, s
             newest = "the newest verified one" if keep == 1 else f"the {keep} newest verified ones"
             items.append(_item(report, is_kept=False, reason=f"older than {newest}"))
     return items
+
+
+def _is_useless(report: CheckpointReport, newest_good: int | None) -> bool:
+    is_damaged = report.verdict in (Verdict.CORRUPT, Verdict.INCOMPLETE)
+    return is_damaged and newest_good is not None and 0 <= report.step < newest_good
 
 
 def require_keep(keep: int) -> None:

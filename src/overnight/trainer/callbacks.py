@@ -148,10 +148,11 @@ class Keeper(transformers.TrainerCallback):  # type: ignore[misc]
         self.pulse = run.pulse
         self.had = run.spec.checkpoint is not None
         self.stock = Stock(Layout(Path(run.spec.workspace)).model)
+        self.owns_model = run.owns_model  # else the whole workspace was moved, and nothing of it is missing
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Look whether one is left."""
-        if self.stock.is_lost(had=self.had or self.pulse.checkpoint is not None):
+        if self.owns_model() and self.stock.is_lost(had=self.had or self.pulse.checkpoint is not None):
             print("no checkpoint is left in the model's folder: a new one is saved now", flush=True)
             control.should_save = True
 

@@ -114,7 +114,7 @@ class Simulation:
                 raise Left
             is_due = self.model.job_step % self._setting("checkpoint", "every_steps") == 0
             had = self.committed is not None or self.spec.checkpoint is not None
-            if is_due or self.model.job_step == steps or self.stock.is_lost(had=had):
+            if is_due or self.model.job_step == steps or (self.owns_model() and self.stock.is_lost(had=had)):
                 self._save(steps)
         return self._report(Outcome.COMPLETED, None, f"{steps} steps trained")
 
