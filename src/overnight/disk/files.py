@@ -373,15 +373,10 @@ class Lock:
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            try:
-                return os.open(self.path, flags, 0o644)
-            except IsADirectoryError:
-                make_way(self.path)
-                return os.open(self.path, flags, 0o644)
-        except OSError as error:
-            if is_disk_trouble(error):
-                raise
-            raise disk_error(error, self.path) from error
+            return os.open(self.path, flags, 0o644)
+        except IsADirectoryError:
+            make_way(self.path)
+            return os.open(self.path, flags, 0o644)
 
     def release(self) -> None:
         """Give the lock back."""
