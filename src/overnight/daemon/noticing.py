@@ -13,7 +13,8 @@ from pathlib import Path
 
 from overnight.daemon.context import Context, Moment
 from overnight.database import events, overview
-from overnight.disk import checkpoints, sightings
+from overnight.disk import sightings
+from overnight.disk.sealed import LOADABLE
 from overnight.domain.checkpoint import step_of
 from overnight.domain.printable import shown
 from overnight.domain.sightings import (
@@ -102,7 +103,7 @@ def _tell_changed(context: Context, before: Sight, after: Sight, named: list[str
         if there is None:
             continue
         if there[""] == files[""]:
-            done = in_words(changes_inside(f"current_model/{name}", files, there, matters=checkpoints.LOADABLE))
+            done = in_words(changes_inside(f"current_model/{name}", files, there, matters=LOADABLE))
             told = [
                 f"{words}: it is read to the last byte before anything starts from it, and set aside if it is damaged"
                 for words in done.values()
