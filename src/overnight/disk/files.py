@@ -15,16 +15,18 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
+from overnight.disk.reading import blake3_of as blake3_of
+from overnight.disk.reading import blake3_of_text as blake3_of_text
+from overnight.disk.reading import open_regular as open_regular
+from overnight.disk.reading import read_bytes as read_bytes
+from overnight.disk.reading import read_json as read_json
+from overnight.disk.reading import sha256_of as sha256_of
 from overnight.domain.errors import BusyError, DiskError
 
 CHUNK_BYTES = 1 << 20
-MOST_JSON_BYTES = 256 << 20
-"""A JSON file that is longer is none that we read."""
-
 ASIDE = ".in-the-way-"
 """A part of the names under which lies what was found in the place of a file of ours."""
 
@@ -155,23 +157,6 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogateescape")
 
 
-def read_json(path: Path) -> Any:
-    """Return the JSON in ``path``. Raises OSError (EINVAL for what is no file), or ValueError where it is no JSON."""
-    try:
-        return json.loads(read_bytes(path, limit=MOST_JSON_BYTES).decode("utf-8"))
-    except RecursionError as error:
-        raise ValueError(f"{path.name} is nested too deeply") from error
-
-
-def read_bytes(path: Path, *, limit: int) -> bytes:
-    """Return what a file holds, never waiting for a FIFO. Raises OSError, or ValueError where it is too long."""
-    with open_regular(path, follow_links=True) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"{path.name} is longer than {limit} bytes")
-    return data
-
-
 def append_line(path: Path, line: str) -> None:
     """Append one line in one write, so that two writers never mix."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
@@ -259,50 +244,6 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, path) from error
-
-
-def open_regular(path: Path, *, follow_links: bool) -> BufferedReader:
-    """Open a regular file for reading. Never waits for a FIFO, never touches a device.
-
-    Raises OSError: ELOOP for a link that is not followed, EINVAL for anything that is no regular file.
-    """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow_links else os.O_NOFOLLOW)
-    if not stat.S_ISREG(os.stat(path, follow_symlinks=follow_links).st_mode) and not (
-        not follow_links and stat.S_ISLNK(os.lstat(path).st_mode)
-    ):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))  # opening a device may already do something
-    descriptor = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it was replaced in between
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    os.set_blocking(descriptor, True)
-    return os.fdopen(descriptor, "rb")
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    import hashlib
-
-    with open_regular(path, follow_links=True) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def blake3_of(path: Path) -> str:
-    """Return the BLAKE3 hash of a file, in hex."""
-    from blake3 import blake3
-
-    digest = blake3()
-    with open_regular(path, follow_links=True) as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def blake3_of_text(text: str) -> str:
-    """Return the BLAKE3 hash of a text, in hex."""
-    from blake3 import blake3
-
-    return blake3(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def remove_file(path: Path) -> None:
