@@ -6,26 +6,23 @@ file: a trainer that stands still, or whose status cannot be read, is at work.
 
 from __future__ import annotations
 
-import os
-import socket
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from overnight import removal
-from overnight.control.wishes import is_daemon_alive
-from overnight.database import events, overview, queue
+from overnight.database import events, overview
 from overnight.disk import config, files
 from overnight.disk.layout import Layout
-from overnight.domain.attempt import Attempt
-from overnight.domain.errors import BusyError
-from overnight.domain.picture import iso
 from overnight.domain.retention import Item, TrashItem
-from overnight.launchers.base import Exited
-from overnight.launchers.choice import launcher_of
+from overnight.publishing.resting import at_rest
+
+WHAT = "old checkpoints are removed"
+FIX = (
+    "wait for its end, or overnight pause, then try again; old checkpoints are removed while training anyway"
+    " (checkpoint.keep)"
+)
 
 KEEP = 5
 """So many checkpoints stay where nothing else is asked for."""
@@ -79,7 +76,7 @@ class Plan:
 
 def plan(layout: Layout, connection: sqlite3.Connection, *, keep: int, now: float) -> Plan:
     """Say what would go; nothing is touched. Raises UsageError for a bad ``keep``, BusyError while training."""
-    with _at_rest(layout, connection, now=now):
+    with at_rest(layout, connection, what=WHAT, fix=FIX, now=now):
         return _plan(layout, connection, keep=keep)
 
 
@@ -91,7 +88,7 @@ def carry_out(layout: Layout, connection: sqlite3.Connection, agreed: Plan, *, k
     paths = {item.path for item in [*agreed.removed, *agreed.set_aside]} | {
         item.resting.path for item in agreed.removed_trash
     }
-    with _at_rest(layout, connection, now=now):
+    with at_rest(layout, connection, what=WHAT, fix=FIX, now=now):
         fresh = _plan(layout, connection, keep=keep)
         try:
             checkpoints = [
@@ -136,53 +133,6 @@ def _carry_out(layout: Layout, connection: sqlite3.Connection, item: Item, *, no
         message=f"{Path(item.path).name} is removed by overnight cleanup: {item.reason}",
     )  # fmt: skip
     return True
-
-
-@contextmanager
-def _at_rest(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Iterator[None]:
-    """Hold off every new attempt; refuse where one is at work. Raises BusyError."""
-    _refuse_while_active(layout, connection)  # before the lock: an attempt that is just being opened is not disturbed
-    lock = files.Lock(layout.checkpoints_lock)
-    who = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-    try:
-        files.require_lock(lock, holder=who, what="Checkpoints are being removed, or an attempt is being started")
-    except BusyError:
-        _refuse_while_active(layout, connection)  # the better words, where an attempt was opened just now
-        raise
-    try:
-        _refuse_while_active(layout, connection)
-        yield
-    finally:
-        lock.release()
-
-
-def _refuse_while_active(layout: Layout, connection: sqlite3.Connection) -> None:
-    attempts = queue.open_attempts(connection)
-    holder = files.lock_holder(layout.model_lock)
-    if holder is not None:
-        name = holder.get("attempt") or (attempts[0].id if attempts else "of an unknown job")
-        since = holder.get("since")
-        when = f" since {iso(since)}" if isinstance(since, int | float) else ""
-        raise _active(f"attempt {name} (pid {holder.get('pid', 'unknown')}) holds the lock on the model{when}")
-    for attempt in attempts:
-        if is_daemon_alive(layout) or _is_alive(attempt):
-            raise _active(f"attempt {attempt.id} of job {attempt.job} is {attempt.state.value}: {attempt.reason}")
-
-
-def _is_alive(attempt: Attempt) -> bool:
-    """Return whether an attempt that no daemon looks after has a living process."""
-    return attempt.handle is not None and not isinstance(launcher_of("local").poll(attempt.handle), Exited)
-
-
-def _active(found: str) -> BusyError:
-    return BusyError(
-        "ABORT: training is active",
-        found=found,
-        expected="no trainer at work on this model",
-        fix="wait for its end, or overnight pause, then try again; old checkpoints are removed while training anyway"
-        " (checkpoint.keep)",
-        code="active",
-    )
 
 
 def _item_json(item: Item) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _how(
 def note_commit(context: Context, attempt: Attempt, step: int, now: Moment) -> None:
     """Write into the history, once, that a checkpoint was committed: no later start may forget it."""
     last = events.newest_of(context.connection, "checkpoint.committed")
-    if last is None or last["data"].get("step") != step:
+    if last is None or (last["data"].get("step"), last["data"].get("attempt")) != (step, attempt.id):
         context.record(
             f"checkpoint at step {step}", kind="checkpoint.committed", at=now.unix, step=step, attempt=attempt.id
         )

@@ -35,6 +35,12 @@ def newest_of(connection: sqlite3.Connection, kind: str) -> dict[str, Any] | Non
     return _to_event(row) if row is not None else None
 
 
+def of_kind_after(connection: sqlite3.Connection, kind: str, event: int) -> list[dict[str, Any]]:
+    """Return the events of a kind after an id, oldest first."""
+    rows = connection.execute("SELECT * FROM events WHERE kind = ? AND id > ? ORDER BY id", (kind, event))
+    return [_to_event(row) for row in rows]
+
+
 def _to_event(row: sqlite3.Row) -> dict[str, Any]:
     event = dict(row)
     event["data"] = json.loads(event["data"])

@@ -136,6 +136,21 @@ class Layout:
         return self.state / "restoring"
 
     @property
+    def transition(self) -> Path:
+        """The plan that puts another version in use: while it is there, it is to be carried out."""
+        return self.state / "transition.json"
+
+    @property
+    def consolidation(self) -> Path:
+        """Where a merge is told what to do, and tells how it goes."""
+        return self.state / "consolidation"
+
+    @property
+    def history(self) -> Path:
+        """Where the checkpoints of other versions lie; inside the model's folder, so that they are only renamed."""
+        return self.model / ".history"
+
+    @property
     def tokens(self) -> Path:
         """Tokens kept for the next attempt."""
         return self.state / "tokens"

@@ -1,16 +1,21 @@
-"""The config lock on disk: read from the newest checkpoint's manifest; .config_lock.json is the copy for bad days."""
+"""The config lock on disk: read from the newest checkpoint's manifest; .config_lock.json is the copy for bad days.
+
+Where a version is in use and nothing was trained on it yet, it is read from that version.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-from overnight.disk import files, run_identity
+from overnight.disk import config, files, run_identity, versions
 from overnight.disk.layout import Layout
 from overnight.disk.manifest import read_manifest
 from overnight.domain.checkpoint import step_of
-from overnight.domain.errors import DiskError
+from overnight.domain.errors import ConfigError, DiskError
 from overnight.domain.locked import NOTHING_LOCKED, Locked
+from overnight.domain.version import Version, base_model_of, version_of
 
 SCHEMA = 1
 
@@ -27,8 +32,52 @@ def read(layout: Layout) -> Locked:
             continue  # another model's: it locks nothing here
         return Locked(values=dict(manifest.locked), source=folder.name, step=step)
     if not any(_is_used(folder) for _, folder in folders):
-        return NOTHING_LOCKED
+        return _of_version(layout)
     return _read_file(layout)
+
+
+def version_in_use(layout: Layout) -> str | None:
+    """Return the id of the version that training goes on from, None where it is the base model of the workspace."""
+    values = read(layout).values
+    return version_of(values["base_model"] if "base_model" in values else _configured_base(layout))
+
+
+def of_version(version: Version) -> dict[str, Any]:
+    """Return what .config_lock.json says while a version is in use on which nothing was trained yet."""
+    return {
+        "schema": SCHEMA,
+        "locked": version.locked,
+        "version": version.id,
+        "checkpoint": None,
+        "step": version.step,
+        "fingerprints": version.fingerprints,
+        "why": f"these settings belong to {base_model_of(version.id)}; see overnight config lock",
+    }
+
+
+def _of_version(layout: Layout) -> Locked:
+    """Return what a version locks on which nothing was trained yet: told by the lock's file, else by config.json."""
+    try:
+        value = files.read_json(layout.config_lock)
+        told = value.get("version")
+        locked_by_file = dict(value["locked"]) if told is not None else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        told, locked_by_file = None, {}
+    identity = told if isinstance(told, str) else version_of(_configured_base(layout))
+    if identity is None:
+        return NOTHING_LOCKED
+    try:
+        version = versions.read(layout.versions / identity)
+    except (OSError, ValueError):
+        return Locked(values=locked_by_file, source=layout.config_lock.name, step=None) if told else NOTHING_LOCKED
+    return Locked(values=dict(version.locked), source=identity, step=version.step)
+
+
+def _configured_base(layout: Layout) -> object:
+    try:
+        return config.read_raw(layout.config, patience_s=0.0).get("base_model")
+    except ConfigError:
+        return None
 
 
 def refresh(layout: Layout) -> Locked:
@@ -37,7 +86,7 @@ def refresh(layout: Layout) -> Locked:
     Raises DiskError.
     """
     locked = read(layout)
-    if locked.source is None or locked.source == layout.config_lock.name:
+    if locked.source is None or step_of(locked.source) is None:
         return locked
     manifest = read_manifest(layout.model / locked.source)
     value = {
