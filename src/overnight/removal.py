@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from overnight.disk import backup_memory, checkpoints, files, trash, trust
+from overnight.disk import backup_memory, checkpoints, files, sealed, trash, trust
 from overnight.disk.layout import Layout
 from overnight.domain import retention
 from overnight.domain.checkpoint import CheckpointReport, Verdict, step_of
@@ -84,6 +84,13 @@ def set_aside(layout: Layout, item: Item) -> Path | None:
     return checkpoints.set_aside(folder, layout.trash)
 
 
+def set_version_aside(layout: Layout, folder: Path) -> Path:
+    """Move a version, or what belongs to one, into the trash; return where it lies now. Raises DiskError."""
+    if folder.parent == layout.versions and not folder.is_symlink() and folder.is_dir():
+        sealed.unseal_folders(folder)
+    return checkpoints.set_aside(folder, layout.trash)
+
+
 def plan_trash(layout: Layout, *, trash_days: float, min_free_gb: float) -> list[TrashItem]:
     """Say what becomes of each thing in the trash; where the disk lacks free space, the oldest give way."""
     missing = min_free_gb * 1e9 - files.free_bytes(layout.root)
@@ -95,7 +102,7 @@ def remove_resting(layout: Layout, item: TrashItem) -> bool:
     if item.is_kept:
         raise ValueError(f"the plan keeps {item.resting.path}: {item.reason}")
     path = Path(item.resting.path)
-    inside = layout.trash if path.parent == layout.trash else layout.model
+    inside = path.parent if path.parent in (layout.trash, layout.versions, layout.history) else layout.model
     try:
         files.remove_tree(path, inside=inside)
     except FileNotFoundError:

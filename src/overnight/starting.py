@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from overnight.disk import base_models, checkpoints, files, fingerprints, trust
+from overnight.database import events
+from overnight.database.connection import Connection
+from overnight.disk import base_models, checkpoints, files, fingerprints, locked, trust, versions
 from overnight.disk.layout import Layout
 from overnight.disk.tensor_headers import read_header
 from overnight.domain import start
@@ -18,6 +20,7 @@ from overnight.domain.config import ConfigProblem
 from overnight.domain.errors import ConfigError
 from overnight.domain.shapes import misfit
 from overnight.domain.start import Base, Start
+from overnight.domain.version import Version, number_of
 
 ADAPTER = "adapter_model.safetensors"
 REREAD_BYTES = 16 << 20
@@ -38,11 +41,39 @@ def base_problems(layout: Layout, *, base_model: str) -> list[ConfigProblem]:
     return start.base_problems(newest, _base(layout, base_model, newest)) if newest is not None else []
 
 
+def ever_committed(layout: Layout, connection: Connection | None) -> int | None:
+    """Return a step that was once committed on the version in use, or None where none ever was.
+
+    What lies further back is no loss: when a version was put in use, the checkpoints of the other one were put aside.
+    """
+    if connection is None:
+        return told_step(layout)
+    committed = events.newest_of(connection, "checkpoint.committed")
+    changes = [events.newest_of(connection, kind) for kind in ("version.published", "version.rolled_back")]
+    change = max((one for one in changes if one is not None), key=lambda one: int(one["id"]), default=None)
+    if change is not None and (committed is None or committed["id"] < change["id"]):
+        step = change["data"].get("checkpoint")
+        return int(step) if step is not None else None
+    return int(committed["data"].get("step", 0)) if committed is not None else told_step(layout)
+
+
+def version_begun(layout: Layout) -> Version | None:
+    """Return the version that the next job starts from where nothing was trained on it yet, else None."""
+    source = locked.read(layout).source
+    if source is None or number_of(source) is None:
+        return None
+    try:
+        return versions.read(layout.versions / source)
+    except (OSError, ValueError):
+        return None
+
+
 def told_step(layout: Layout) -> int | None:
     """Return the step that .config_lock.json remembers of a checkpoint, or None."""
     try:
-        return int(files.read_json(layout.config_lock)["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+        value = files.read_json(layout.config_lock)
+        return int(value["step"]) if value.get("version") is None else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -57,7 +88,11 @@ def _base(layout: Layout, base_model: str | None, newest: CheckpointReport | Non
         fingerprint = fingerprints.of_folder(Path(path), memory=memory, reread_bytes=REREAD_BYTES)
         damage, unfit = _look_inside(Path(path), newest)
         tokenizer = fingerprints.of_tokenizer(Path(path))
-        return Base(path=path, fingerprint=fingerprint, tokenizer=tokenizer, damage=damage, misfit=unfit)
+        begun = version_begun(layout) if newest is None else None
+        return Base(
+            path=path, fingerprint=fingerprint, tokenizer=tokenizer, damage=damage, misfit=unfit,
+            published=begun.fingerprints if begun is not None else {},
+        )  # fmt: skip
     except ConfigError as error:
         found = f"{error.what}: {error.found}" if error.found else error.what
         return Base(path=None, fingerprint=None, tokenizer=None, trouble=found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -102,6 +102,10 @@ def opened(context: typer.Context) -> Iterator[tuple[Layout, sqlite3.Connection]
 
     layout = layout_of(context)
     with closing(connect(layout.database)) as connection:
+        if layout.transition.exists():
+            from overnight.publishing.settling import require_settled
+
+            require_settled(layout, connection)
         yield layout, connection
 
 
@@ -111,5 +115,18 @@ def opened_for_reading(context: typer.Context) -> Iterator[tuple[Layout, sqlite3
     from overnight.database.connection import connect_readonly
 
     layout = layout_of(context)
+    _end_change(layout)
     with closing(connect_readonly(layout.database)) as connection:
         yield layout, connection
+
+
+def _end_change(layout: Layout) -> None:
+    """Bring a version change that was begun to its end, where the disk takes it: who only looks is never refused."""
+    if not layout.transition.exists():
+        return
+    from overnight.database.connection import connect
+    from overnight.domain.errors import OvernightError
+    from overnight.publishing.settling import settle_if_possible
+
+    with suppress(OvernightError, OSError, sqlite3.Error), closing(connect(layout.database)) as connection:
+        settle_if_possible(layout, connection)

@@ -9,7 +9,6 @@ from typing import Any
 
 from overnight import starting
 from overnight.control import settings
-from overnight.database import events
 from overnight.disk import checkpoints, trust
 from overnight.disk.layout import Layout
 from overnight.domain.checkpoint import CheckpointReport
@@ -90,8 +89,7 @@ def verify(layout: Layout, connection: sqlite3.Connection | None = None) -> Veri
     """
     checked = settings.check(layout)
     model = checked.settings.base_model if checked.settings is not None else None
-    event = events.newest_of(connection, "checkpoint.committed") if connection is not None else None
-    committed = int(event["data"].get("step", 0)) if event is not None else starting.told_step(layout)
+    committed = starting.ever_committed(layout, connection)
     start = starting.find(layout, base_model=model, ever_committed=committed)
     known = {report.path: report for report in [*start.passed_over, *([start.newest] if start.newest else [])]}
     found = [

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from overnight import starting
-from overnight.daemon import holding, launching, locks, orphans, planning, rehearsing, warming, wishes
+from overnight.daemon import holding, launching, locks, orphans, planning, rehearsing, versioning, warming, wishes
 from overnight.daemon.context import Context, Moment
-from overnight.database import events, pauses, queue
+from overnight.database import pauses, queue
 from overnight.disk import checkpoints, files, locked
 from overnight.domain.checkpoint import CheckpointReport, Verdict
 from overnight.domain.job import Job, JobState
@@ -46,12 +46,14 @@ def _launch(context: Context, job: Job, newest: CheckpointReport | None, now: Mo
     lock = files.Lock(context.layout.checkpoints_lock)
     if not lock.acquire(holder=locks.holder(now.unix)):
         other = files.lock_holder(lock.path) or {}
-        _wait(
-            context, f"old checkpoints are being removed (pid {other.get('pid', 'unknown')}); waiting for its end", now
-        )
+        what = other.get("what") or "old checkpoints are being removed"
+        _wait(context, f"{what} (pid {other.get('pid', 'unknown')}); waiting for its end", now)
         return
     try:
-        launching.launch(context, job, planning.plan_of(job, newest, context.limits), now)
+        if not versioning.is_as_planned(context, context.limits.base_model):
+            return  # another version came into use since the settings were read: the next tick reads them
+        version = starting.version_begun(context.layout) if newest is None else None
+        launching.launch(context, job, planning.plan_of(job, newest, context.limits, version=version), now)
     finally:
         lock.release()
 
@@ -73,7 +75,7 @@ def _next_job(context: Context, now: Moment) -> Job | None:
     if job is None:
         _rest(context, wait, now)
         return None
-    hindrance = _hindrance(context, now) or holding.why_wait(context, job, now)
+    hindrance = versioning.why_wait(context) or _hindrance(context, now) or holding.why_wait(context, job, now)
     if hindrance is not None:
         _wait(context, hindrance, now)
         return None
@@ -163,7 +165,11 @@ def _find_start(context: Context, now: Moment) -> Start | None:
     """Return where the next job starts from; None while that is read, or while something speaks against it."""
     if now.boot < context.memory.get("recheck_at", 0.0):
         return None
-    layout, base_model, committed = context.layout, context.limits.base_model, _ever_committed(context)
+    layout, base_model, committed = (
+        context.layout,
+        context.limits.base_model,
+        starting.ever_committed(context.layout, context.connection),
+    )
     answer = context.errands.ask(
         "newest", lambda: starting.find(layout, base_model=base_model, ever_committed=committed)
     )
@@ -175,12 +181,6 @@ def _find_start(context: Context, now: Moment) -> Start | None:
     _wait(context, launching.one_line(refused(found.hindrances)), now)
     context.memory["recheck_at"] = now.boot + RECHECK_S
     return None
-
-
-def _ever_committed(context: Context) -> int | None:
-    """Return a step that was once committed, or None where none ever was."""
-    event = events.newest_of(context.connection, "checkpoint.committed")
-    return int(event["data"].get("step", 0)) if event is not None else starting.told_step(context.layout)
 
 
 def _set_aside(context: Context, found: Start, now: Moment) -> None:

@@ -45,7 +45,6 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment
     folder = layout.attempt(attempt.id)
     files.make_directory(folder)
     settings = Settings.model_validate(plan.settings)
-    manifest = plan.checkpoint.manifest if plan.checkpoint is not None else None
     counted = queue.accounting(context.connection, job.id)
     spec = Spec(
         kind="fit",
@@ -56,7 +55,7 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment
         dataset_id=job.dataset or "",
         settings=plan.settings,
         base_model=base_models.resolve(layout, settings.base_model),
-        base_fingerprint=manifest.fingerprints.get("base_model") if manifest is not None else None,
+        base_fingerprint=plan.base_fingerprint,
         start_step=plan.start_step,
         checkpoint=plan.checkpoint.path if plan.checkpoint is not None else None,
         mode=plan.mode,

@@ -22,6 +22,7 @@ from overnight.daemon import (
     replaying,
     settings,
     settle,
+    versioning,
     warming,
     wishes,
 )
@@ -87,6 +88,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("settle", settle.settle_attempts),
     ("intake", intake.take_settled),
     ("warm", warming.keep_spare),
+    ("version", versioning.make_wished_version),
     ("dispatch", dispatch.dispatch_next),
     ("crashes", crashing.keep_crashes),
     ("folders", noticing.notice_changes),

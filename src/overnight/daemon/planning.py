@@ -9,6 +9,7 @@ from typing import Any
 from overnight.domain.checkpoint import CheckpointReport, Manifest
 from overnight.domain.config import Settings
 from overnight.domain.job import Job
+from overnight.domain.version import Version
 from overnight.launchers.processes import usable_threads
 
 
@@ -22,6 +23,7 @@ class Plan:
     checkpoint: CheckpointReport | None
     settings: dict[str, Any]
     reason: str
+    base_fingerprint: str | None = None  # what the base model has to be, where that is known
 
 
 def is_own(manifest: Manifest, job: Job) -> bool:
@@ -29,9 +31,11 @@ def is_own(manifest: Manifest, job: Job) -> bool:
     return manifest.job == job.id and manifest.start_step == job.start_step and manifest.dataset_id == job.dataset
 
 
-def plan_of(job: Job, newest: CheckpointReport | None, settings: Settings) -> Plan:
-    """Decide how a job goes on from where the model stands."""
+def plan_of(job: Job, newest: CheckpointReport | None, settings: Settings, *, version: Version | None = None) -> Plan:
+    """Decide how a job goes on from where the model stands; ``version`` is in use and nothing was trained on it yet."""
     manifest = newest.manifest if newest is not None else None
+    told = manifest.fingerprints if manifest is not None else version.fingerprints if version is not None else {}
+    fingerprint = told.get("base_model")
     if newest is not None and manifest is not None and job.settings is not None and is_own(manifest, job):
         is_complete = manifest.job_step >= manifest.job_total
         return Plan(
@@ -41,25 +45,31 @@ def plan_of(job: Job, newest: CheckpointReport | None, settings: Settings) -> Pl
             checkpoint=newest,
             settings=job.settings,
             reason=f"resumes at step {newest.step}" if not is_complete else "was trained to the end already",
+            base_fingerprint=fingerprint,
         )
-    step = newest.step if newest is not None else 0
+    step = newest.step if newest is not None else version.step if version is not None else 0
+    base = f"version {version.id}, step {step}" if version is not None else "the base model"
     return Plan(
         mode="fresh" if newest is None else "continue",
         start_step=step,
         first_step=step,
         checkpoint=newest,
-        settings=kept(job) or frozen(settings),
-        reason="begins from the base model" if newest is None else f"continues the model from step {step}",
+        settings=kept(job, settings) or frozen(settings),
+        base_fingerprint=fingerprint,
+        reason=f"begins from {base}" if newest is None else f"continues the model from step {step}",
     )
 
 
-def kept(job: Job) -> dict[str, Any] | None:
+def kept(job: Job, settings: Settings) -> dict[str, Any] | None:
     """Return the settings of a job whose training had begun when it was killed before its first checkpoint.
 
     It starts again and must end as if nothing had happened, whatever was edited meanwhile. One that never came to
-    train (a device that is not there, a method that is refused) takes what the operator has mended.
+    train (a device that is not there, a method that is refused) takes what the operator has mended, and so does one
+    whose base model is not in use any more: another version is.
     """
-    return job.settings if job.steps is not None else None
+    if job.steps is None or job.settings is None or job.settings.get("base_model") != settings.base_model:
+        return None
+    return job.settings
 
 
 def frozen(settings: Settings) -> dict[str, Any]:

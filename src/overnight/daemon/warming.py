@@ -163,7 +163,7 @@ def _next_need(context: Context, now: Moment) -> Need | None:
     """Return what the next trainer is likely to need; None where that cannot be told."""
     launcher = _launcher(context)
     job = queue.running(context.connection) or queue.next_in_line(context.connection, now=now.unix)
-    kept = planning.kept(job) if job is not None else None
+    kept = planning.kept(job, context.limits) if job is not None else None
     settings = Settings.model_validate(kept) if kept is not None else context.limits
     if launcher is None:
         return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from overnight.database import intents
 from overnight.database.intents import Intent
+from overnight.publishing.settling import WISH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,7 @@ class Wishes:
     skip: int | None = None  # the job that is meant
     cancel: int | None = None
     why: str = ""  # of skip or cancel
+    version: str | None = None  # token of the version that is wished for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ def read(connection: sqlite3.Connection) -> Wishes:
         down_now="down" in found and bool(found["down"].value.get("now")),
         skip=_job(found.get("skip")),
         cancel=_job(found.get("cancel")),
+        version=str(found[WISH].value.get("token", "")) if WISH in found else None,
         why=str(next((found[n].value.get("reason") or "" for n in ("cancel", "skip") if n in found), "")),
     )
 

@@ -6,6 +6,7 @@
 - ``down``    {now: bool}        everything of this workspace ends
 - ``skip``    {job, reason}      this very job is set aside
 - ``cancel``  {job, reason}      this very job is cancelled while it runs
+- ``consolidate`` {description, token}  a version is made behind the current job
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from overnight.domain.errors import DiskError
 from overnight.domain.retention import Resting
 
 SCHEMA = 1
-HIDDEN = re.compile(r"\.checkpoint-[0-9]+\.[0-9a-f]{8}")
-"""The names of what was set aside inside the model's folder, because the trash is on another file system."""
+HIDDEN = re.compile(r"\.(checkpoint-[0-9]+|v[0-9]+|before-v[0-9]+|on-v[0-9]+\.[0-9]+)\.[0-9a-f]{8}")
+"""The names of what was set aside where it lay, because the trash is on another file system."""
 
 
 def listing(layout: Layout) -> list[Resting]:
@@ -55,7 +55,8 @@ def tree_bytes(path: Path) -> int:
 
 
 def _paths(layout: Layout) -> list[Path]:
-    hidden = [path for path in _entries(layout.model) if HIDDEN.fullmatch(path.name)]
+    places = (layout.model, layout.versions, layout.history)
+    hidden = [path for place in places for path in _entries(place) if HIDDEN.fullmatch(path.name)]
     return [*_entries(layout.trash), *hidden]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 
 from overnight.domain.checkpoint import CheckpointReport, Verdict, checkpoint_name
@@ -22,6 +22,7 @@ class Base:
     trouble: str | None = None  # why it cannot be read
     damage: str | None = None  # which of its files cannot be what it says
     misfit: str | None = None  # how the newest checkpoint's adapter does not fit it
+    published: Mapping[str, str] = field(default_factory=dict)  # where it is a version that nothing was trained on yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,14 +115,14 @@ def _base_problems(newest: CheckpointReport | None, base: Base) -> Iterable[Conf
         ("tokenizer", "tokenizer", "tokenizer or chat template", base.tokenizer),
         ("base_model", "base_content", "base model", base.fingerprint),
     ):
-        expected = _recorded(newest, name)
+        expected = _recorded(newest, name) or base.published.get(name)
         if expected is not None and now is not None and expected != now:
             yield ConfigProblem(
                 key="base_model",
                 code=code,
                 message=f"CRITICAL: The {what} is not the one that the checkpoints were trained on",
                 found=f"{now} in {base.path}",
-                expected=f"{expected} ({checkpoint_name(newest.step) if newest is not None else ''})",
+                expected=f"{expected} ({checkpoint_name(newest.step) if newest is not None else 'as published'})",
                 fix="bring the old files back; for another base model make a new workspace with overnight init",
             )
     for code, what, found in (("damaged", "is damaged", base.damage), ("shapes", "does not fit", base.misfit)):

@@ -52,6 +52,11 @@ def start_backup(places: Places) -> subprocess.Popen[bytes]:
     return _start("overnight.daemon.copying", places, log=places.logs / "daemon.log", what="The backup")
 
 
+def start_consolidation(places: Places) -> subprocess.Popen[bytes]:
+    """Start the process that makes a version which was wished; the caller polls it. Raises LaunchError."""
+    return _start("overnight.daemon.consolidation", places, log=places.logs / "daemon.log", what="The consolidation")
+
+
 def _start(module: str, places: Places, *, log: Path, what: str) -> subprocess.Popen[bytes]:
     try:
         require_interpreter()

@@ -13,7 +13,7 @@ from typing import Any
 
 from overnight.database import intents, overview, queue
 from overnight.database.connection import reading
-from overnight.disk import attempts, checkpoints, config, files, trust
+from overnight.disk import attempts, checkpoints, config, files, locked, trust
 from overnight.disk.layout import Layout
 from overnight.domain import picture
 from overnight.domain.attempt import Attempt, AttemptState, Heartbeat
@@ -119,7 +119,7 @@ def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snap
         next_files=overview.next_files(connection, limit=NEXT_FILES),
         checkpoint=newest,
         is_checkpoint_verified=trust.is_verified(layout, newest) if newest is not None else None,
-        version=_version(layout),
+        version=locked.version_in_use(layout),
         daemon=_process(daemon_lock, silence or "running"),
         watchdog=_process(watchdog_lock, watchdog_silence or "running"),
         trainer=_trainer(model_lock, heartbeat if attempt is not None else None),
@@ -156,7 +156,7 @@ def _steps(
     job: Job | None,
     newest: CheckpointReport | None,
 ) -> tuple[int, int]:
-    floor = newest.step if newest is not None else 0
+    floor = newest.step if newest is not None else locked.read(layout).step or 0
     if attempt is None:
         owner = newest.manifest.job if newest is not None and newest.manifest is not None else None
         ends = [
@@ -238,14 +238,3 @@ def _process(holder: dict[str, Any] | None, state: str) -> Process | None:
 def _pid(holder: dict[str, Any] | None) -> int | None:
     pid = holder.get("pid") if holder is not None else None
     return pid if isinstance(pid, int) else None
-
-
-def _version(layout: Layout) -> str | None:
-    """Return the newest published version: by number, never by the order of the text."""
-    try:
-        names = [entry.name for entry in layout.versions.iterdir() if (entry / "manifest.json").is_file()]
-    except OSError:
-        return None
-    return max(
-        (name for name in names if name[:1] == "v" and name[1:].isdigit()), key=lambda n: int(n[1:]), default=None
-    )

@@ -32,7 +32,8 @@ from overnight.domain import config
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
 from overnight.domain.checkpoint import Manifest, Verdict, step_of
 from overnight.domain.errors import DiskError, ExitCode
-from overnight.trainer import faults
+from overnight.domain.merge import MergeSpec
+from overnight.trainer import faults, simulated_merge
 from overnight.trainer.behaviour import FAULTS, VARIABLE, Fault, Options, die_by, eat, hang, pulse, read_options
 from overnight.trainer.rehearsal import rehearsal_of
 from overnight.trainer.stock import Stock
@@ -145,6 +146,9 @@ class Simulation:
                 step=report.step,
                 job_step=report.manifest.job_step if is_resume else 0,
             )
+        elif (begun := Path(self.spec.base_model) / STATE).is_file():  # a version: what was trained is in its weights
+            state = files.read_json(begun)
+            self.model = Model(chain=state["chain"], ledger=state["ledger"], step=self.spec.start_step, job_step=0)
         self._beat()
 
     def _order(self) -> list[str]:
@@ -354,6 +358,9 @@ class Simulation:
 
 def main(folder: Path) -> ExitCode:
     """Run one attempt under the model's lock."""
+    spec = attempts.read_any_spec(folder)
+    if isinstance(spec, MergeSpec):
+        return simulated_merge.main(folder, spec)
     simulation = Simulation(folder, read_options(os.environ.get(VARIABLE, "")))
 
     def ask(number: int, frame: FrameType | None) -> None:

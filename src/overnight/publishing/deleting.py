@@ -1,0 +1,63 @@
+"""A version is deleted: into the trash, with the checkpoints that were its own; never one that is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from overnight import removal
+from overnight.database import events
+from overnight.database.connection import Connection
+from overnight.disk import locked, trash, versions
+from overnight.disk.layout import Layout
+from overnight.domain.errors import BusyError
+from overnight.publishing import place, settling
+from overnight.publishing.resting import at_rest
+
+WHAT = "a version is deleted"
+FIX = "wait for its end, or overnight pause, then try again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doomed:
+    """A version that may be deleted, and what goes with it."""
+
+    id: str
+    paths: list[Path]
+    bytes: int
+
+
+def plan(layout: Layout, identity: str) -> Doomed:
+    """Say what would go. Raises UsageError where there is no such version, BusyError where it is needed."""
+    folder = versions.require(layout, identity)
+    if identity == locked.version_in_use(layout):
+        raise _needed(identity, "it is in use", "put another one in use first: overnight versions rollback")
+    children = versions.children(layout, identity)
+    if children:
+        raise _needed(identity, f"it is the parent of {', '.join(children)}", "delete those first, or keep it")
+    paths = [folder, *place.belongings(layout, identity)]
+    return Doomed(id=identity, paths=paths, bytes=sum(trash.tree_bytes(path) for path in paths))
+
+
+def delete(layout: Layout, connection: Connection, identity: str, *, now: float) -> Doomed:
+    """Move a version into the trash; return what went. Raises as ``plan``, BusyError while something trains."""
+    with at_rest(layout, connection, what=WHAT, fix=FIX, now=now):
+        settling.settle(layout, connection)
+        doomed = plan(layout, identity)
+        for path in reversed(doomed.paths):  # the version last: until then the command can be repeated
+            removal.set_version_aside(layout, path)
+        events.record(
+            connection, now=now, kind="version.deleted", version=identity, freed_bytes=doomed.bytes,
+            message=f"{identity} is deleted: it lies in the trash for a while ({doomed.bytes / 1e6:.1f} MB)",
+        )  # fmt: skip
+    return doomed
+
+
+def _needed(identity: str, why: str, fix: str) -> BusyError:
+    return BusyError(
+        f"{identity} cannot be deleted: {why}",
+        found=why,
+        expected="a version that nothing stands on",
+        fix=fix,
+        code="needed",
+    )

@@ -1,0 +1,68 @@
+"""A workspace with simulated trainers whose model is published, and what is compared between two places."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from overnight.control import versions as control
+from overnight.disk import files, transition
+from overnight.domain.version import Version
+from simulated_rig import Rig
+
+
+class VersionRig(Rig):
+    """The rig, with versions."""
+
+    def train(self, name: str, *, rows: int = 32) -> None:
+        """Train one file to its end."""
+        self.submit(name, rows=rows)
+        context = self.context()
+        self.tick_until(context, self.is_done, timeout=60)
+        context.close()
+        self._contexts.remove(context)
+
+    def consolidate(self, words: str = "a version") -> Version:
+        """Make a version as the command does."""
+        connection = self.connect()
+        try:
+            return control.consolidate(
+                self.layout, connection, description=words, tell=lambda words: None, now=time.time()
+            )
+        finally:
+            connection.close()
+
+    def roll_back(self, to: str | None = None) -> Any:
+        """Put another version in use as the command does."""
+        connection = self.connect()
+        try:
+            return control.roll_back(self.layout, connection, to=to, now=time.time())
+        finally:
+            connection.close()
+
+    def here(self) -> dict[str, str]:
+        """Return the hash of everything that says where the model stands."""
+        layout = self.layout
+        paths = [layout.config, layout.config_lock]
+        for name in transition.checkpoint_names(layout.model):
+            paths += sorted(path for path in (layout.model / name).rglob("*") if path.is_file())
+        for folder in sorted(layout.versions.glob("v*")):
+            paths += sorted(path for path in folder.rglob("*") if path.is_file())
+        found = {str(path.relative_to(layout.root)): hashed(path) for path in paths if path.exists()}
+        return {name: value for name, value in found.items() if not name.startswith("models/")} | {
+            "model": found_model(self, found)
+        }
+
+
+def found_model(rig: VersionRig, found: dict[str, str]) -> str:
+    """Return the hash of the version in use, file by file."""
+    base = files.read_json(rig.layout.config)["base_model"]
+    own = {name: value for name, value in found.items() if name.startswith(f"{base}/")}
+    return blake3(repr(sorted(own.items())).encode()).hexdigest()
+
+
+def hashed(path: Path) -> str:
+    return blake3(path.read_bytes()).hexdigest()
