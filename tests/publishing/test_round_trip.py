@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from version_rig import VersionRig
 
 from overnight.disk import locked, versions
 from overnight.disk.checkpoints import newest_verified
 from overnight.domain.errors import FailedError, UsageError
 from overnight.status.snapshot import snapshot
+from version_rig import VersionRig
 
 
 def test_back_twice_and_forward_once_each_place_is_what_it_was(rig: VersionRig) -> None:

@@ -359,12 +359,14 @@ def test_the_next_files_stand_in_the_order_of_dispatch(world: World) -> None:
     assert world.look().next_files == ["c.jsonl", "a.jsonl", "b.jsonl"]
 
 
-def test_the_newest_version_is_so_by_number(world: World) -> None:
+def test_the_version_is_the_one_in_use_not_the_newest(world: World) -> None:
     for name in ("v999", "v1000", "v002"):
         (world.layout.versions / name).mkdir()
         (world.layout.versions / name / "manifest.json").touch()
-    (world.layout.versions / "v2000").mkdir()  # without a manifest: half made
-    assert world.look().version == "v1000"
+    assert world.look().version is None
+    lock = {"schema": 1, "locked": {"base_model": "models/v999"}, "version": "v999", "step": 7, "fingerprints": {}}
+    world.layout.config_lock.write_text(json.dumps(lock))
+    assert world.look().version == "v999"
 
 
 def test_every_guard_stands_on_the_board(world: World) -> None:
