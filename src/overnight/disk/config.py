@@ -60,10 +60,10 @@ def read_raw(path: Path, *, patience_s: float = PATIENCE_S) -> dict[str, Any]:
 
 def write(layout: Layout, values: dict[str, Any]) -> None:
     """Replace config.json durably; a link stays a link to the file that is replaced. Raises DiskError."""
-    write_text(layout, files.json_bytes(values).decode("utf-8", "surrogateescape"))
+    put_text(layout, files.json_bytes(values).decode("utf-8", "surrogateescape"))
 
 
-def write_text(layout: Layout, text: str) -> None:
+def put_text(layout: Layout, text: str) -> None:
     """Replace config.json by a text as it is, durably. Raises DiskError."""
     path = Path(os.path.realpath(layout.config))
     try:

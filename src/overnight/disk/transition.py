@@ -87,7 +87,7 @@ def carry_out(layout: Layout, plan: Transition) -> None:
                 _rename(layout.history / plan.restore / name, layout.model / name)
             _remove(layout, layout.history / plan.restore)
         if text_of(layout.config) != plan.config:
-            config.write_text(layout, plan.config)
+            config.put_text(layout, plan.config)
         if plan.config_lock is None:
             files.remove_file(layout.config_lock)
         elif text_of(layout.config_lock) != plan.config_lock:
