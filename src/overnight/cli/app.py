@@ -99,8 +99,10 @@ def is_in_workspace(context: typer.Context) -> bool:
 def opened(context: typer.Context) -> Iterator[tuple[Layout, sqlite3.Connection]]:
     """Open the workspace and its database for a verb that changes something."""
     from overnight.database.connection import connect
+    from overnight.disk import lease
 
     layout = layout_of(context)
+    lease.require_ours(layout)
     with closing(connect(layout.database)) as connection:
         if layout.transition.exists():
             from overnight.publishing.settling import require_settled
@@ -113,8 +115,10 @@ def opened(context: typer.Context) -> Iterator[tuple[Layout, sqlite3.Connection]
 def opened_for_reading(context: typer.Context) -> Iterator[tuple[Layout, sqlite3.Connection]]:
     """Open the workspace and its database for a verb that only looks."""
     from overnight.database.connection import connect_readonly
+    from overnight.disk import lease
 
     layout = layout_of(context)
+    lease.require_ours(layout)
     _end_change(layout)
     with closing(connect_readonly(layout.database)) as connection:
         yield layout, connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ def up(
             fix="leave one out",
             code="usage",
         )
+    layout = layout_of(context)
+    if not os.access(layout.database, os.W_OK):  # another user's: who is at work there is the better answer
+        life.refuse_when_held(layout)
     with opened(context) as (layout, connection):
         started = life.up(layout, connection, now=time.time())
         if as_json:

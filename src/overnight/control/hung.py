@@ -26,8 +26,7 @@ class Looker:
     def look(self) -> None:
         """Look once at each."""
         for name, lock in self._locks.items():
-            pid = (files.lock_holder(lock) or {}).get("pid")
-            identity = processes.identify(pid) if isinstance(pid, int) else None
+            identity = processes.identity_of(files.lock_holder(lock))
             ear = self._ears.get(name)
             if ear is not None and ear.identity != identity:
                 ear.close()
@@ -37,15 +36,14 @@ class Looker:
             ear = self._ears.setdefault(name, beats.Ear(identity, longest_s=2 * POLL_S))
             verdict = ear.judge(at=attempts.boot_time(), limit_s=self.limit_s)
             if verdict is not None and verdict.is_hung and processes.send(identity, signal.SIGKILL):
-                told = f"the {name} (pid {pid}) is killed: {verdict.reason}"
+                told = f"the {name} (pid {identity.pid}) is killed: {verdict.reason}"
                 self.killed += [told] if told not in self.killed else []
 
     def is_anything_quiet(self, *, limit_s: float) -> bool:
         """Return whether the last beat of one of them is older than a limit, or one is stopped."""
         quiet = False
         for lock in self._locks.values():
-            pid = (files.lock_holder(lock) or {}).get("pid")
-            identity = processes.identify(pid) if isinstance(pid, int) else None
+            identity = processes.identity_of(files.lock_holder(lock))
             activity = processes.activity(identity) if identity is not None else None
             heard = beats.hear(identity) if identity is not None else None
             quiet |= activity is not None and activity.state == "T"

@@ -14,14 +14,14 @@ from overnight.control import hung, settings
 from overnight.control.wishes import is_daemon_alive, wait_for
 from overnight.database import events, intents, overview, queue
 from overnight.database.connection import transaction
-from overnight.disk import attempts, config, files
+from overnight.disk import attempts, config, files, folder_lock, lease, ownership
 from overnight.disk.attempts import Notice, Wish
 from overnight.disk.layout import Layout
 from overnight.domain.errors import BusyError, NotRunningError
-from overnight.domain.picture import iso
 from overnight.launchers import guards, processes, spare
 from overnight.launchers.base import Exited
 from overnight.launchers.choice import launcher_of
+from overnight.status import holders as holders_of
 
 START_S = 30.0
 """The loop must hold its lock so long after ``up``."""
@@ -61,8 +61,9 @@ def up(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Up:
     killed = hung.end_hung(layout, limit_s=config.raw_number(layout, "watch", "daemon_dead_s", 30.0))
     for told in killed:
         events.record(connection, now=now, kind="daemon.hung", message=told, level="error")
-    _refuse_when_held(layout)
+    refuse_when_held(layout)
     settings.require(layout)
+    ownership.require_own_folders(layout)
     since_event = overview.newest_event(connection)
     with transaction(connection):
         intents.withdraw(connection, "down")
@@ -81,7 +82,7 @@ def up(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Up:
         )
     watchdog = files.lock_holder(layout.watchdog_lock)
     if watchdog is not None and watchdog.get("pid") not in (None, ours):
-        raise _held(layout, watchdog)
+        raise holders_of.held(layout, watchdog)
     daemon = files.lock_holder(layout.daemon_lock) or {}
     return Up(daemon_pid=daemon.get("pid"), watchdog_pid=ours, since_event=since_event)
 
@@ -131,8 +132,7 @@ def down_by_signals(layout: Layout, *, is_quick: bool, why: str) -> Down:
 
 def _signal(holder: dict[str, Any] | None, number: signal.Signals) -> None:
     """Signal whoever holds a lock of this workspace, by its identity."""
-    pid = holder.get("pid") if holder is not None else None
-    identity = processes.identify(pid) if isinstance(pid, int) else None
+    identity = processes.identity_of(holder)
     if identity is not None:
         processes.send(identity, number)
 
@@ -206,23 +206,15 @@ def _guards(layout: Layout) -> dict[str, dict[str, Any]]:
     return {name: holder for name, holder in found.items() if holder is not None}
 
 
-def _refuse_when_held(layout: Layout) -> None:
-    """Raise BusyError that names a living daemon; a watchdog alone is about to start one."""
-    holder = files.lock_holder(layout.daemon_lock) or files.lock_holder(layout.watchdog_lock)
-    if holder is not None:
-        raise _held(layout, holder)
-
-
-def _held(layout: Layout, holder: dict[str, Any]) -> BusyError:
-    since = holder.get("since")
-    when = iso(since) if isinstance(since, int | float) else since
-    return BusyError(
-        f"Another daemon holds {layout.root}",
-        found=f"pid {holder.get('pid', 'unknown')} on {holder.get('host', 'this host')} since {when or 'unknown'}",
-        expected="no daemon on this workspace",
-        fix="overnight status --watch shows it; overnight down ends it",
-        code="held",
-    )
+def refuse_when_held(layout: Layout) -> None:
+    """Raise BusyError that names who holds the workspace; a watchdog alone is about to start a daemon."""
+    for lock in (layout.daemon_lock, layout.watchdog_lock):
+        holder = files.lock_holder(lock)
+        if holder is not None:
+            raise holders_of.held(layout, holder)
+    if folder_lock.is_locked(layout.state):  # the file that would name its holder was deleted or replaced
+        raise holders_of.held(layout, {})
+    lease.require_ours(layout)
 
 
 def forget(connection: sqlite3.Connection) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from overnight.control import settings as operator_settings
 from overnight.database import events
 from overnight.database.connection import connect
-from overnight.disk import builtin, workspace
+from overnight.disk import builtin, folder_lock, workspace
 from overnight.disk.layout import Layout
 from overnight.domain.errors import ConfigError
 
@@ -37,6 +37,7 @@ def init(
     values = operator_settings.build(assignments, base_model=base, model_name=name)
     base, name = values["base_model"], values["model_name"]  # --set may name them too
     workspace.create(layout)
+    folder_lock.is_locked(layout.state)  # raises where locks do not work: better now than at the first start
     connection = connect(layout.database, create=True)
     try:
         _provide(layout, base, say=say)

@@ -18,6 +18,7 @@ from overnight.daemon.locks import Locks
 from overnight.daemon.waiting import Bell
 from overnight.daemon.wishes import Stop, Wishes
 from overnight.database import events
+from overnight.disk import lease
 from overnight.disk.layout import Layout
 from overnight.disk.logs import Pump
 from overnight.domain.attempt import Heartbeat
@@ -177,5 +178,7 @@ class Context:
             self.warmth.spare = None
         if self.pump is not None:
             self.pump.close()
+        if self.locks is not None:
+            lease.remove(self.layout)
         self.connection.close()
         self.bell.close()

@@ -13,12 +13,14 @@ from overnight import starting
 from overnight.daemon import holding, launching, locks, orphans, planning, rehearsing, versioning, warming, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import pauses, queue
-from overnight.disk import checkpoints, files, locked
+from overnight.disk import checkpoints, files, folder_lock, locked, ownership
 from overnight.domain.checkpoint import CheckpointReport, Verdict
+from overnight.domain.errors import ConfigError
 from overnight.domain.job import Job, JobState
 from overnight.domain.locked import locked_keys_changed, refused, unreadable_lock
 from overnight.domain.retry import LONGEST_PAUSE_S, keeps_its_turn
 from overnight.domain.start import Start
+from overnight.status import holders
 
 RECHECK_S = 10.0
 """So often checkpoints that could not be used are read again."""
@@ -157,8 +159,20 @@ def _hindrance(context: Context, now: Moment) -> str | None:
             return (
                 f"a trainer that is left over (pid {pid}) holds the model and is ended; frozen, it ends when it thaws"
             )
-        return f"another trainer (pid {pid}) still holds the model; waiting until it has ended"
-    return None
+        return f"{holders.holder_of_model(context.layout)}; waiting until it has ended"
+    return _foreign_hold(context)
+
+
+def _foreign_hold(context: Context) -> str | None:
+    """Return how another workspace or machine has to do with our model folder, which must be ours alone."""
+    try:
+        ownership.require_own_folders(context.layout)
+    except ConfigError as error:
+        return launching.one_line(error)
+    if not folder_lock.is_locked(context.layout.model):
+        return None
+    keepers = holders.keeping({}, context.layout.model) or "somebody"
+    return f"{keepers}: a trainer of another workspace works in {context.layout.model.name}/; waiting for its end"
 
 
 def _find_start(context: Context, now: Moment) -> Start | None:

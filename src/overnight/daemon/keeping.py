@@ -6,11 +6,13 @@ import logging
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 from overnight.daemon import traces
 from overnight.daemon.context import Context, Moment
 from overnight.daemon.locks import Locks, holder
-from overnight.disk import files, logs, workspace
+from overnight.disk import files, lease, logs, workspace
+from overnight.domain.lease import RENEW_S
 from overnight.launchers import beats, guards, processes
 from overnight.launchers.base import LaunchError
 
@@ -22,6 +24,9 @@ def keep_guards(context: Context, now: Moment) -> None:
     """See that this loop is still the only one, and that a watchdog looks after it."""
     if context.locks is not None:
         _keep_locks(context, context.locks, now)
+        if context.lost_at is None and now.boot >= context.memory.get("renew_at", 0.0):
+            context.memory["renew_at"] = now.boot + RENEW_S
+            _renew_lease(context, now)
     if now.boot >= context.memory.get("guard_at", 0.0):
         context.memory["guard_at"] = now.boot + EVERY_S
         _keep_watchdog(context, now)
@@ -54,6 +59,20 @@ def _keep_locks(context: Context, locks: Locks, now: Moment) -> None:
             context.record(message, kind="daemon.lock_deleted", level="error", at=now.unix)
 
 
+def _renew_lease(context: Context, now: Moment) -> None:
+    """Say that the workspace is still ours; one that another machine has taken meanwhile is left to it."""
+    who = lease.foreign(context.layout)
+    if who is None:
+        lease.write(context.layout, since=context.started_at)
+        return
+    message = (
+        f"CRITICAL: another machine has taken the workspace: {who}. This daemon had not renewed its lease for minutes;"
+        " the trainer is asked to leave, and the daemon ends"
+    )
+    if context.tell("lease", message, kind="daemon.lease_lost", level="error", at=now.unix):
+        context.lost_at = now.boot
+
+
 def _lost_database(context: Context) -> Path | None:
     """Return the database's path where another file or none has its name: what is written then reaches nobody."""
     try:
@@ -76,7 +95,7 @@ def _keep_watchdog(context: Context, now: Moment) -> None:
     pid = context.memory["watchdog_pid"] if seen is not None else starting.pid if starting is not None else None
     if seen is not None or starting is not None:
         context.forget("watchdog")
-        _listen_to_watchdog(context, pid, now)
+        _listen_to_watchdog(context, seen if seen is not None else {"pid": pid}, now)
         return
     try:
         context.helpers["watchdog"] = guards.start_watchdog_process(context.layout)
@@ -85,9 +104,9 @@ def _keep_watchdog(context: Context, now: Moment) -> None:
         context.tell("watchdog", f"the watchdog cannot be started: {error.found}", kind="watchdog.failed", at=now.unix)
 
 
-def _listen_to_watchdog(context: Context, pid: object, now: Moment) -> None:
+def _listen_to_watchdog(context: Context, holder_told: dict[str, Any], now: Moment) -> None:
     """Kill a watchdog that hangs, by its identity; the next look starts another one."""
-    identity = processes.identify(pid) if isinstance(pid, int) else None
+    identity = processes.identity_of(holder_told)
     ear: beats.Ear | None = context.memory.get("watchdog_ear")
     if ear is not None and ear.identity != identity:
         ear.close()

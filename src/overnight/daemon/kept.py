@@ -60,9 +60,7 @@ class Kept:
 
     def adopt(self) -> bool:
         """Take up the one that runs without being our child; return whether there is one."""
-        seen = files.lock_holder(self.lock)
-        pid = seen.get("pid") if seen is not None else None
-        identity = processes.identify(pid) if isinstance(pid, int) else None
+        identity = processes.identity_of(files.lock_holder(self.lock))
         if identity is None:
             return False
         self._take(identity)

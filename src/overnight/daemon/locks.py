@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from overnight.disk import files
+from overnight.disk import files, lease, ownership
 from overnight.disk.folder_lock import FolderLock
 from overnight.disk.layout import Layout
-from overnight.domain.errors import BusyError
+from overnight.domain.errors import DiskError
+from overnight.launchers import processes
+from overnight.status import holders
 
 INTRODUCTION_S = 2.0
 """A loop that has just begun has written its name after so long."""
@@ -20,7 +23,8 @@ INTRODUCTION_S = 2.0
 class Locks:
     """What makes this loop the only one: the lock on the state folder itself, and the file that names the holder.
 
-    The file can be deleted and is then made again; the folder's lock holds all the while.
+    The file can be deleted and is then made again; the folder's lock holds all the while. The lease keeps out the
+    daemons of other machines, where they share a disk that shares no locks.
     """
 
     folder: FolderLock
@@ -29,22 +33,26 @@ class Locks:
 
 def holder(since: float) -> dict[str, Any]:
     """Return what a lock file says of its holder."""
-    return {"pid": os.getpid(), "host": os.uname().nodename, "since": since}
+    return {
+        "pid": os.getpid(),
+        "host": os.uname().nodename,
+        "since": since,
+        "identity": processes.ourselves(),
+    }
 
 
 def take_locks(layout: Layout, *, now: float) -> Locks:
-    """Become the only loop of a workspace. Raises BusyError that names the other one."""
+    """Become the only loop of a workspace.
+
+    Raises BusyError that names the other one, ConfigError where its model folder is another workspace's.
+    """
     locks = Locks(folder=FolderLock(layout.state), file=files.Lock(layout.daemon_lock))
     if not locks.folder.acquire() or not locks.file.acquire(holder=holder(now)):
-        other = _introduced(layout)
-        raise BusyError(
-            "Another daemon holds this workspace",
-            found=f"pid {other.get('pid', 'unknown')} on {other.get('host', 'this host')},"
-            f" since {_shown(other.get('since'))}",
-            expected="no daemon, or this one only",
-            fix="overnight status shows it; overnight down ends it",
-            code="held",
-        )
+        raise holders.held(layout, _introduced(layout))
+    lease.require_ours(layout)
+    ownership.claim_folders(layout)
+    with contextlib.suppress(DiskError):  # a full disk: the loop tells it, and renews the lease when there is room
+        lease.write(layout, since=now)
     return locks
 
 
@@ -56,9 +64,3 @@ def _introduced(layout: Layout) -> dict[str, Any]:
         if (other is not None and "pid" in other) or time.monotonic() > deadline:
             return other or {}
         time.sleep(0.02)
-
-
-def _shown(since: object) -> str:
-    if not isinstance(since, int | float):
-        return "an unknown time"
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))

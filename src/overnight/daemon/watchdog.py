@@ -24,7 +24,7 @@ from overnight.daemon.locks import holder
 from overnight.daemon.waiting import Bell
 from overnight.database import events, intents
 from overnight.database.connection import connect, wait_at_most
-from overnight.disk import attempts, config, files, workspace
+from overnight.disk import attempts, config, files, lease, workspace
 from overnight.disk.layout import Layout
 from overnight.disk.logs import open_log
 from overnight.domain.errors import ExitCode, OvernightError
@@ -83,6 +83,9 @@ class Watchdog:
             assert kept.identity is not None
             self.log.info("the %s runs already, as pid %d", kept.name, kept.identity.pid)
             return None
+        if (other := lease.foreign(self.layout)) is not None:
+            self.log.error("another machine has taken the workspace (%s): the watchdog ends", other)
+            return ExitCode.BUSY
         if not self._is_wanted():
             self.log.info("nobody wants the %s to run: the watchdog ends", kept.name)
             return ExitCode.OK
@@ -229,6 +232,7 @@ def main(folder: Path) -> ExitCode:
     beat.say("starts", at=attempts.boot_time())
     try:
         layout = workspace.open_workspace(folder)
+        lease.require_ours(layout)
         lock = files.Lock(layout.watchdog_lock)
         if not lock.acquire(holder=holder(time.time())):
             return ExitCode.BUSY

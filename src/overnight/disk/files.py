@@ -269,6 +269,37 @@ def remove_tree(path: Path, *, inside: Path) -> None:
     shutil.rmtree(path)
 
 
+def seconds_since_written(path: Path) -> float:
+    """Return how long ago a file was written, by the clock of the disk that it lies on (a share has its own).
+
+    Where nothing can be written beside it, this machine's clock is asked. Raises OSError where the file is gone.
+    """
+    written = os.stat(path).st_mtime
+    probe = path.with_name(f".{path.name[:100]}.{os.getpid()}.{token()}.tmp")
+    try:
+        _write_new(probe, b"\n", mode=0o600, sync=False)
+        return os.stat(probe).st_mtime - written
+    except OSError:
+        return time.time() - written
+    finally:
+        _remove_quietly(probe)
+
+
+def label_of(path: Path, name: str) -> str | None:
+    """Return a label on a file or folder that no listing shows (an extended attribute), None where there is none."""
+    try:
+        return os.getxattr(path, f"user.{name}").decode("utf-8", "surrogateescape") if hasattr(os, "getxattr") else None
+    except OSError:
+        return None
+
+
+def set_label(path: Path, name: str, text: str) -> None:
+    """Put a label on a file or folder where the file system takes labels."""
+    if hasattr(os, "setxattr"):
+        with contextlib.suppress(OSError):
+            os.setxattr(path, f"user.{name}", text.encode("utf-8", "surrogateescape"))
+
+
 def free_bytes(path: Path) -> int:
     """Return the bytes that this user may still write on the file system of ``path``."""
     facts = os.statvfs(path)
@@ -295,12 +326,7 @@ class Lock:
                 return False
         except OSError as error:
             os.close(descriptor)
-            raise DiskError(
-                f"Cannot lock {self.path}",
-                found=error.strerror or str(error),
-                expected="a file system with kernel locks (flock)",
-                fix="move the workspace to a local disk",
-            ) from error
+            raise no_locks(error, self.path) from error
         if not _is_same_file(descriptor, self.path):  # it was replaced between open and lock
             os.close(descriptor)
             return self.acquire(holder=holder, inheritable=inheritable)
@@ -330,6 +356,17 @@ class Lock:
         return self._descriptor is not None and _is_same_file(self._descriptor, self.path)
 
 
+def no_locks(error: OSError, path: Path) -> DiskError:
+    """Return the user's words for a file system on which the kernel locks nothing: nothing is safe there."""
+    return DiskError(
+        f"Cannot lock {path}",
+        found=error.strerror or str(error),
+        expected="a file system with kernel locks (flock): without them two daemons could train one model",
+        fix="move the workspace to a local disk, or mount the share with locks (NFS: without nolock)",
+        code="no_locks",
+    )
+
+
 def _try_lock(descriptor: int) -> bool:
     """Lock without waiting for a holder; but whoever asks lock_holder holds it for an instant, and is outwaited."""
     deadline = time.monotonic() + PROBE_S
@@ -353,7 +390,10 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def lock_holder(path: Path) -> dict[str, Any] | None:
-    """Return what the holder of a lock says of itself, or None where nobody holds it. Takes no lock for long."""
+    """Return what the holder of a lock says of itself, or None where nobody holds it. Takes no lock for long.
+
+    Raises DiskError where locks do not work.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -367,6 +407,8 @@ def lock_holder(path: Path) -> dict[str, Any] | None:
             except (ValueError, OSError):  # torn, or no file at all
                 told = {}
             return told if isinstance(told, dict) else {}
+        except OSError as error:
+            raise no_locks(error, path) from error
         return None
     finally:
         os.close(descriptor)

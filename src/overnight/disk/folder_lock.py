@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from overnight.domain.errors import DiskError
+from overnight.disk import files
 
 
 class FolderLock:
@@ -28,12 +28,7 @@ class FolderLock:
             return False
         except OSError as error:
             os.close(descriptor)
-            raise DiskError(
-                f"Cannot lock {self.folder}",
-                found=error.strerror or str(error),
-                expected="a file system with kernel locks (flock)",
-                fix="move the workspace to a local disk",
-            ) from error
+            raise files.no_locks(error, self.folder) from error
         self._descriptor = descriptor
         return True
 
@@ -46,6 +41,23 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether somebody holds the lock of a folder. Raises DiskError where locks do not work."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise files.no_locks(error, folder) from error
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @contextmanager

@@ -107,6 +107,11 @@ class Layout:
         return self.state / "daemon.lock"
 
     @property
+    def lease(self) -> Path:
+        """Which machine works here, for those that share the disk."""
+        return self.state / "lease.json"
+
+    @property
     def watchdog_lock(self) -> Path:
         return self.state / "watchdog.lock"
 

@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,62 @@ def identify(pid: int) -> Identity | None:
     """Return who has a number now, or None where nobody has it."""
     facts = _facts(pid)
     return None if facts is None or facts.state in GONE else Identity(pid=pid, started=facts.started, boot=boot_id())
+
+
+def ourselves() -> str:
+    """Return our own identity as a lock file names it."""
+    return str(identify(os.getpid()))
+
+
+def identity_of(holder: Mapping[str, object] | None) -> Identity | None:
+    """Return the living process that a lock's text names, None where it is gone or the text names none.
+
+    A number alone is only believed where the text says nothing better: in another container it is somebody else's.
+    """
+    told = holder.get("identity") if holder is not None else None
+    if isinstance(told, str):
+        try:
+            identity = parse_identity(told)
+        except ValueError:
+            return None
+        return identity if is_alive(identity) else None
+    pid = holder.get("pid") if holder is not None else None
+    return identify(pid) if isinstance(pid, int) else None
+
+
+def keepers_of_lock(path: Path) -> list[Identity]:
+    """Return the living processes that keep a kernel lock on a file or folder, as far as this user may see.
+
+    A lock belongs to an open file, and whoever inherited that keeps it, also when the one that took it is gone.
+    """
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return []
+    found: list[Identity] = []
+    for name in filter(str.isdigit, os.listdir(PROC) if PROC.is_dir() else []):
+        if _keeps_lock(PROC / name, facts) and (identity := identify(int(name))) is not None:
+            found.append(identity)
+    return found
+
+
+def name_of(identity: Identity) -> str:
+    """Return what the kernel calls a process: for people only, anybody may call himself so."""
+    return _read(PROC / str(identity.pid) / "comm")
+
+
+def _keeps_lock(process: Path, facts: os.stat_result) -> bool:
+    try:
+        for descriptor in os.listdir(process / "fd"):
+            with contextlib.suppress(OSError):
+                seen = os.stat(process / "fd" / descriptor)
+                if (seen.st_dev, seen.st_ino) == (facts.st_dev, facts.st_ino):
+                    told = _read(process / "fdinfo" / descriptor)
+                    if any(line.startswith("lock:") and " FLOCK " in line for line in told.splitlines()):
+                        return True
+    except OSError:  # it is gone, or another user's
+        return False
+    return False
 
 
 def is_alive(identity: Identity) -> bool:

@@ -18,11 +18,13 @@ import traceback
 from pathlib import Path
 
 from overnight.disk import attempts, files
+from overnight.disk.folder_lock import FolderLock
 from overnight.disk.layout import Layout
 from overnight.domain import config
 from overnight.domain.attempt import Outcome, Phase, Report, Spec
 from overnight.domain.errors import ConfigError, DiskError, ExitCode
 from overnight.domain.merge import MergeReport, MergeSpec
+from overnight.launchers import processes
 from overnight.trainer import environment, failures, faults, merge_words
 from overnight.trainer.pulse import Pulse
 from overnight.trainer.run import Run
@@ -36,7 +38,7 @@ EXIT_CODES = {
     Outcome.COMPLETED: ExitCode.OK,
     Outcome.PREEMPTED: ExitCode.BUSY,
 }
-_HELD: list[files.Lock] = []
+_HELD: list[files.Lock | FolderLock] = []
 
 
 def main(arguments: list[str]) -> int:
@@ -147,15 +149,17 @@ def take_lock(spec: Spec | MergeSpec, pulse: Pulse, wishes: Wishes) -> files.Loc
 
     Raises LockedModelError where another trainer keeps it.
     """
-    lock = files.Lock(Layout(Path(spec.workspace)).model_lock)
+    layout = Layout(Path(spec.workspace))
+    lock, folder = files.Lock(layout.model_lock), FolderLock(layout.model)
     holder = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
+        "identity": processes.ourselves(),
         "attempt": spec.attempt,
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     deadline = time.monotonic() + LOCK_WAIT_S
-    while not lock.acquire(holder=holder):
+    while not take_both(lock, folder, holder):
         if time.monotonic() > deadline:
             other = files.lock_holder(lock.path) or {}
             raise failures.LockedModelError(
@@ -167,8 +171,25 @@ def take_lock(spec: Spec | MergeSpec, pulse: Pulse, wishes: Wishes) -> files.Loc
         pulse.beat()
         wishes.obey_at_once()
         time.sleep(0.1)
-    _HELD.append(lock)
+    _HELD.extend((lock, folder))
     return lock
+
+
+def take_both(lock: files.Lock, folder: FolderLock, holder: dict[str, object]) -> bool:
+    """Take the lock on the model's folder, one through every name and mount of it, and the model's lock; both or none.
+
+    The folder's first: its handle is the lower one, so at our end the kernel lets go of it first, and nobody who finds
+    the model's lock free takes us for another workspace's trainer.
+    """
+    try:
+        if not folder.acquire():
+            return False
+    except FileNotFoundError:  # removed just now: it is made again, and that its checkpoints are gone is told by others
+        return lock.acquire(holder=holder)
+    if lock.acquire(holder=holder):
+        return True
+    folder.release()
+    return False
 
 
 def refuse_early(spec: Spec, settings: config.Settings) -> None:

@@ -27,6 +27,7 @@ from types import FrameType
 from typing import Any
 
 from overnight.disk import attempts, checkpoints, files, fingerprints
+from overnight.disk.folder_lock import FolderLock
 from overnight.disk.layout import Layout
 from overnight.domain import config
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
@@ -372,7 +373,7 @@ def main(folder: Path) -> ExitCode:
     faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)
     lock = files.Lock(simulation.layout.model_lock)
     holder = {"pid": os.getpid(), "attempt": simulation.spec.attempt, "since": time.time()}
-    if not lock.acquire(holder=holder):
+    if not FolderLock(simulation.layout.model).acquire() or not lock.acquire(holder=holder):
         print("another trainer holds the model's lock", file=sys.stderr)
         return ExitCode.BUSY
     simulation.owns_model = lock.is_intact
