@@ -135,7 +135,7 @@ def test_another_user_s_daemon_is_not_taken_for_dead_and_is_named(open_rig: Rig)
     assert f"pid {theirs.pid} on " in ours.stderr
 
 
-@pytest.mark.parametrize("how", ["deleted", "replaced", "emptied", "somebody else's word"])
+@pytest.mark.parametrize("how", ["deleted", "replaced", "emptied", "naming one that is gone"])
 def test_whatever_becomes_of_the_lock_file_the_second_start_is_refused_and_names_the_first(rig: Rig, how: str) -> None:
     rig.make()
     first = running(rig)
@@ -144,10 +144,10 @@ def test_whatever_becomes_of_the_lock_file_the_second_start_is_refused_and_names
         lock = rig.layout.daemon_lock
         if how == "emptied":
             lock.write_bytes(b"")
-        elif how == "somebody else's word":
+        elif how == "naming one that is gone":
             gone = subprocess.Popen(["true"])
             gone.wait()
-            lock.write_text(json.dumps({"pid": gone.pid, "host": "elsewhere", "since": 1.0}))
+            lock.write_text(json.dumps({"pid": gone.pid, "host": os.uname().nodename, "since": 1.0}))
         else:
             lock.unlink()
         if how == "replaced":

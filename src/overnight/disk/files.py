@@ -321,7 +321,7 @@ class Lock:
         """Take the lock without waiting; return whether it is ours. Raises DiskError where locks do not work."""
         descriptor = self._open()
         try:
-            if not _try_lock(descriptor):
+            if not try_lock(descriptor):
                 os.close(descriptor)
                 return False
         except OSError as error:
@@ -367,7 +367,7 @@ def no_locks(error: OSError, path: Path) -> DiskError:
     )
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
     """Lock without waiting for a holder; but whoever asks lock_holder holds it for an instant, and is outwaited."""
     deadline = time.monotonic() + PROBE_S
     while True:

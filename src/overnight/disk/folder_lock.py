@@ -22,10 +22,9 @@ class FolderLock:
         """Take the lock without waiting; return whether it is ours. Raises DiskError where locks do not work."""
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
+            if not files.try_lock(descriptor):
+                os.close(descriptor)
+                return False
         except OSError as error:
             os.close(descriptor)
             raise files.no_locks(error, self.folder) from error

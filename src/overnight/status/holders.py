@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,9 +37,9 @@ def introduced(told: Mapping[str, object]) -> str:
 def keeping(told: Mapping[str, object], *places: Path) -> str | None:
     """Return who keeps a lock that was taken by somebody who is gone, or by nobody known.
 
-    None where the text names a living process, or where nobody else is to be seen.
+    None where the text names a living process or one of another machine, or where nobody else is to be seen.
     """
-    if processes.identity_of(told) is not None:
+    if told.get("host", os.uname().nodename) != os.uname().nodename or processes.identity_of(told) is not None:
         return None
     for place in places:
         keepers = processes.keepers_of_lock(place)
