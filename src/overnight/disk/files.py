@@ -344,6 +344,8 @@ class Lock:
         except IsADirectoryError:
             make_way(self.path)
             return os.open(self.path, flags, 0o644)
+        except PermissionError as error:  # another user made it
+            raise disk_error(error, self.path) from error
 
     def release(self) -> None:
         """Give the lock back."""
