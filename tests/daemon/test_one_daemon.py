@@ -400,11 +400,11 @@ def test_a_model_folder_that_is_mounted_into_a_second_workspace_is_the_first_one
     rig.wait(rig.trainer_pid, timeout=90)
     bind(rig.layout.model, second_rig.layout.model)
     try:
-        if files.label_of(rig.layout.model, ownership.LABEL) is not None:
+        if ownership.label_of(rig.layout.model) is not None:
             said = start(second_rig.layout.root)
             assert said.returncode == 78, said.stderr
             assert str(rig.layout.root) in said.stderr
-            os.removexattr(rig.layout.model, f"user.{ownership.LABEL}")  # as where no labels are kept
+            os.removexattr(rig.layout.model, ownership.LABEL)  # as where no labels are kept
         context = second_rig.context()
         second_rig.tick_until(context, lambda: "a trainer of another workspace works in" in context.standing.reason)
         assert f"pid {rig.trainer_pid()} (" in context.standing.reason

@@ -269,37 +269,6 @@ def remove_tree(path: Path, *, inside: Path) -> None:
     shutil.rmtree(path)
 
 
-def seconds_since_written(path: Path) -> float:
-    """Return how long ago a file was written, by the clock of the disk that it lies on (a share has its own).
-
-    Where nothing can be written beside it, this machine's clock is asked. Raises OSError where the file is gone.
-    """
-    written = os.stat(path).st_mtime
-    probe = path.with_name(f".{path.name[:100]}.{os.getpid()}.{token()}.tmp")
-    try:
-        _write_new(probe, b"\n", mode=0o600, sync=False)
-        return os.stat(probe).st_mtime - written
-    except OSError:
-        return time.time() - written
-    finally:
-        _remove_quietly(probe)
-
-
-def label_of(path: Path, name: str) -> str | None:
-    """Return a label on a file or folder that no listing shows (an extended attribute), None where there is none."""
-    try:
-        return os.getxattr(path, f"user.{name}").decode("utf-8", "surrogateescape") if hasattr(os, "getxattr") else None
-    except OSError:
-        return None
-
-
-def set_label(path: Path, name: str, text: str) -> None:
-    """Put a label on a file or folder where the file system takes labels."""
-    if hasattr(os, "setxattr"):
-        with contextlib.suppress(OSError):
-            os.setxattr(path, f"user.{name}", text.encode("utf-8", "surrogateescape"))
-
-
 def free_bytes(path: Path) -> int:
     """Return the bytes that this user may still write on the file system of ``path``."""
     facts = os.statvfs(path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 from overnight.disk import attempts, files
 from overnight.disk.layout import Layout
 from overnight.domain import lease as leases
-from overnight.domain.errors import BusyError
+from overnight.domain.errors import BusyError, DiskError
 from overnight.domain.lease import Host, Lease
 
 SCHEMA = 1
@@ -58,9 +59,26 @@ def foreign(layout: Layout) -> str | None:
     if lease is None or lease.host.is_same_as(here()):
         return None
     try:
-        return leases.foreign(lease, here=here(), age_s=files.seconds_since_written(layout.lease))
+        return leases.foreign(lease, here=here(), age_s=_age_s(layout.lease))
     except FileNotFoundError:  # given back just now
         return None
+
+
+def _age_s(path: Path) -> float:
+    """Return how long ago a file was written, by the clock of the disk that it lies on: a share has its own.
+
+    Where nothing can be written beside it, this machine's clock is asked. Raises FileNotFoundError where it is gone.
+    """
+    written = os.stat(path).st_mtime
+    probe = path.with_name(f".{path.name}.{os.getpid()}.{files.token()}.tmp")
+    try:
+        files.write_atomically(probe, b"")
+        return os.stat(probe).st_mtime - written
+    except (OSError, DiskError):
+        return time.time() - written
+    finally:
+        with contextlib.suppress(OSError):
+            files.remove_file(probe)
 
 
 def require_ours(layout: Layout) -> None:

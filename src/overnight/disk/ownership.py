@@ -6,14 +6,14 @@ very one, so a workspace that is moved or copied is in nobody's way.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
-from overnight.disk import files
 from overnight.disk.layout import Layout
 from overnight.domain.errors import ConfigError
 
-LABEL = "overnight.workspace"
+LABEL = "user.overnight.workspace"
 
 
 def require_own_folders(layout: Layout) -> None:
@@ -34,8 +34,22 @@ def claim_folders(layout: Layout) -> None:
     """Label the model folders as ours. Raises ConfigError where one is another workspace's."""
     require_own_folders(layout)
     for folder in (layout.model, layout.versions):
-        if files.label_of(folder, LABEL) != str(layout.root):
-            files.set_label(folder, LABEL, str(layout.root))
+        if label_of(folder) != str(layout.root):
+            _set_label(folder, str(layout.root))
+
+
+def label_of(folder: Path) -> str | None:
+    """Return which workspace says that a folder is its own (an extended attribute), None where none does."""
+    try:
+        return os.getxattr(folder, LABEL).decode("utf-8", "surrogateescape") if hasattr(os, "getxattr") else None
+    except OSError:  # none, or a file system without such attributes
+        return None
+
+
+def _set_label(folder: Path, text: str) -> None:
+    if hasattr(os, "setxattr"):
+        with contextlib.suppress(OSError):  # then the trainer's lock on the folder is what tells
+            os.setxattr(folder, LABEL, text.encode("utf-8", "surrogateescape"))
 
 
 def workspace_around(path: Path) -> Layout | None:
@@ -52,7 +66,7 @@ def _owner(layout: Layout, folder: Path) -> Path | None:
     around = workspace_around(folder)
     if around is not None and not _is_same(around.state, layout.state):
         return around.root
-    told = files.label_of(folder, LABEL)
+    told = label_of(folder)
     other = Layout(Path(told)) if told and os.path.isabs(told) else None
     if other is None or not _is_there(other) or _is_same(other.state, layout.state):
         return None
