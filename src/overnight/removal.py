@@ -10,11 +10,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from overnight.disk import backup_memory, checkpoints, files, sealed, trash, trust
+from overnight.disk import backup_memory, checkpoints, files, needs, sealed, space, trash, trust
 from overnight.disk.layout import Layout
 from overnight.domain import retention
 from overnight.domain.checkpoint import CheckpointReport, Verdict, step_of
 from overnight.domain.retention import Item, TrashItem
+from overnight.domain.room import Need
 
 REMOVING = ".removing."
 PIN = "pinned"
@@ -91,10 +92,18 @@ def set_version_aside(layout: Layout, folder: Path) -> Path:
     return checkpoints.set_aside(folder, layout.trash)
 
 
-def plan_trash(layout: Layout, *, trash_days: float, min_free_gb: float) -> list[TrashItem]:
-    """Say what becomes of each thing in the trash; where the disk lacks free space, the oldest give way."""
-    missing = min_free_gb * 1e9 - files.free_bytes(layout.root)
-    return retention.plan_trash(trash.listing(layout), limit_s=trash_days * 86_400, missing_bytes=missing)
+def plan_trash(layout: Layout, *, trash_days: float, min_free_gb: float, need: Need | None = None) -> list[TrashItem]:
+    """Say what becomes of each thing in the trash; where the disk lacks room for the next save, the oldest give way."""
+    left = space.space_of(layout.root)
+    wanted = max(min_free_gb * 1e9, needs.bytes_to_be_free(need) if need is not None else 0)
+    return retention.plan_trash(
+        trash.listing(layout),
+        limit_s=trash_days * 86_400,
+        missing_bytes=wanted - files.free_bytes(layout.root),
+        missing_inodes=needs.inodes_to_be_free(need) - left.free_inodes
+        if need is not None and left.free_inodes is not None
+        else 0,
+    )
 
 
 def remove_resting(layout: Layout, item: TrashItem) -> bool:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from overnight.database import events
-from overnight.disk import config, files, inbox
+from overnight.disk import config, files, inbox, needs
 from overnight.disk.layout import Layout
 from overnight.domain.picture import State, age
 from overnight.status import Snapshot
@@ -73,4 +73,6 @@ class Stalling:
         if shot.state in (State.PAUSED, State.STOPPED, State.STOPPING) or shot.trainer is not None:
             return False
         wanted = config.raw_number(self.layout, "disk", "min_free_gb", 2.0) * GIGABYTE
-        return files.free_bytes(self.layout.root) >= wanted
+        if files.free_bytes(self.layout.root) < wanted:
+            return False
+        return needs.trouble(needs.places_of(self.layout), needs.of_newest(shot.checkpoint)) is None

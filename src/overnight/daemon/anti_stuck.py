@@ -20,7 +20,7 @@ from overnight.domain.errors import DiskError
 from overnight.domain.health import Health, Verdict
 from overnight.domain.pace import Kind, Pace
 from overnight.domain.vitals import Stillness
-from overnight.launchers import witness
+from overnight.launchers import whispers, witness
 from overnight.launchers.base import Launcher
 from overnight.launchers.processes import Identity
 from overnight.launchers.vitals import look
@@ -31,6 +31,9 @@ EVIDENCE_S = 12.0
 REMEMBER_EVERY_S = 5.0
 CLOSELY_AFTER_S, CHILDREN_AFTER_S = 0.5, 2.0
 """From so long without a move on a trainer is looked at closely, and its children are looked for: both cost time."""
+
+WHISPER_AFTER_S = 0.5
+"""From so long without a heartbeat on the disk it is listened for in memory: the disk may take none."""
 
 FADE, MOSTLY = 0.9, 0.5
 
@@ -46,6 +49,10 @@ def hear(context: Context, attempt: Attempt, watched: Watched, launcher: Launche
     watched.still = vitals.after(watched.still, watched.vitals, seen, passed_s=passed_s)
     watched.vitals = seen
     heartbeat = _new_heartbeat(context.layout.attempt(attempt.id), attempt, watched)
+    known = heartbeat or watched.heartbeat
+    quiet_s = now.boot - known.beat_at if known is not None else watched.still.wall_s
+    if process is not None and quiet_s >= WHISPER_AFTER_S:
+        heartbeat = whispers.hear(process, attempt.id, known) or heartbeat
     if heartbeat is None:
         return
     before, watched.heartbeat = watched.heartbeat, heartbeat
@@ -86,6 +93,8 @@ def _learn(
     still = watched.still
     if still.lost_s > 0 or (before is None and not watched.from_start):
         return
+    if heartbeat.waits or (before is not None and before.waits):
+        return  # waiting for the disk says nothing about how long a save takes
     moves = heartbeat.progress - before.progress if before is not None else 1
     kinds = {kind_of(attempt, before)}
     if before is not None and heartbeat.checkpoint != before.checkpoint and Kind.SAVING not in kinds:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from overnight import removal
+from overnight.daemon import room
 from overnight.daemon.context import Context, Moment
 from overnight.daemon.locks import holder
 from overnight.database import overview, queue
@@ -28,6 +29,9 @@ TIDY_AT_ONCE = 200
 TRASH_EVERY_S = 60.0
 """So often the trash is looked through; longer gaps between two looks do not make it older."""
 
+URGENT_S = 2.0
+"""So often where the next save does not fit."""
+
 
 def tidy(context: Context, now: Moment) -> None:
     """Remove one surplus checkpoint a tick, and what ended attempts left behind."""
@@ -40,7 +44,7 @@ def tidy(context: Context, now: Moment) -> None:
         if _remove(context, plan[0], now):
             plan.pop(0)
         return
-    looks = _looks(context.layout.model)
+    looks = _looks(context.layout.model, context.limits.checkpoint.keep)
     if looks is None or looks == context.memory.get("tidied"):
         return
     if now.boot < context.memory.get("tidy_at", 0.0):
@@ -73,12 +77,13 @@ def _tidy_crashes(context: Context) -> None:
         context.log.info("the evidence of crash %s is removed: %s", item.id, item.reason)
 
 
-def _looks(folder: Path) -> tuple[int, int] | None:
+def _looks(folder: Path, keep: int) -> tuple[int, int, int] | None:
+    """Return what a plan hangs on: where it is as before, so is the plan."""
     try:
         facts = os.stat(folder)
     except OSError:
         return None
-    return facts.st_ino, facts.st_mtime_ns
+    return facts.st_ino, facts.st_mtime_ns, keep
 
 
 def _remove(context: Context, item: Item, now: Moment) -> bool:
@@ -110,12 +115,16 @@ def _tidy_trash(context: Context, now: Moment) -> None:
     """Count how long things lie in the trash; remove the one whose time is over, or that has to give way."""
     looked_at: float | None = context.memory.get("trash_at")
     passed_s = 0.0 if looked_at is None else now.boot - looked_at
-    if looked_at is not None and passed_s < TRASH_EVERY_S:
+    is_urgent = context.memory.get("room", room.ENOUGH) != room.ENOUGH or "no_room" in context.memory
+    if looked_at is not None and passed_s < (URGENT_S if is_urgent else TRASH_EVERY_S):
         return
     context.memory["trash_at"] = now.boot
     trash.grow_older(context.layout, min(passed_s, 2 * TRASH_EVERY_S))
     disk = context.limits.disk
-    for item in removal.plan_trash(context.layout, trash_days=disk.trash_days, min_free_gb=disk.min_free_gb):
+    plan = removal.plan_trash(
+        context.layout, trash_days=disk.trash_days, min_free_gb=disk.min_free_gb, need=room.next_save(context)
+    )
+    for item in plan:
         if not item.is_kept and removal.remove_resting(context.layout, item):
             context.record(
                 f"{item.resting.name} is removed from the trash: {item.reason}", kind="trash.removed", at=now.unix,

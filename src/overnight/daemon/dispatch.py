@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from overnight import starting
-from overnight.daemon import holding, launching, locks, orphans, planning, rehearsing, versioning, warming, wishes
+from overnight.daemon import holding, launching, locks, orphans, planning, rehearsing, room, versioning, warming, wishes
 from overnight.daemon.context import Context, Moment
 from overnight.database import pauses, queue
 from overnight.disk import checkpoints, files, folder_lock, locked, ownership
@@ -152,6 +152,9 @@ def _hindrance(context: Context, now: Moment) -> str | None:
             f"the disk is nearly full: {free / 1e9:.2f} GB are free, disk.min_free_gb is"
             f" {context.limits.disk.min_free_gb:g}; goes on by itself when there is space"
         )
+    no_room = room.hindrance(context)
+    if no_room is not None:
+        return no_room
     holder = files.lock_holder(context.layout.model_lock)
     if holder is not None:
         pid = holder.get("pid", "unknown")

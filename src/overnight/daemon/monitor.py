@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from overnight.daemon import anti_stuck, ending, footprint, leaving, wishes
+from overnight.daemon import anti_stuck, ending, footprint, leaving, room, wishes
 from overnight.daemon import facts as grounds
 from overnight.daemon.context import Context, Moment, Watched
 from overnight.daemon.wishes import Stop
@@ -54,6 +54,7 @@ def _watch(context: Context, attempt: Attempt, watched: Watched, now: Moment) ->
     launcher = launcher_of(context, attempt)
     found = launcher.poll(attempt.handle)  # before its files are read: what it wrote last is then seen
     anti_stuck.hear(context, attempt, watched, launcher, now)
+    room.tell_wait(context, attempt.id, watched.heartbeat.waits if watched.heartbeat is not None else "", now)
     if isinstance(found, Exited):
         if watched.ended_by is EndedBy.STUCK:
             leaving.tell_gone(context, watched, found, now)

@@ -53,9 +53,11 @@ def _stand_by_trainer(context: Context, now: Moment) -> None:
         return
     heartbeat = watched.heartbeat
     state = _STATES[heartbeat.phase if heartbeat is not None else None]
+    reason = f"attempt {watched.attempt}"
+    if heartbeat is not None and heartbeat.waits:
+        state, reason = "waiting", context.memory.get("save_waits", (heartbeat.waits, 0.0))[0]
     if watched.stop is not None:
-        state = "stopping"
-    reason = watched.stop.reason if watched.stop is not None else f"attempt {watched.attempt}"
+        state, reason = "stopping", watched.stop.reason
     if (context.standing.state, context.standing.reason) != (state, reason):
         level = logging.INFO if (context.standing.state, state) not in _QUIET else logging.DEBUG
         context.log.log(level, "%s: %s", state, reason)

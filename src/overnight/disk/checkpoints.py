@@ -222,9 +222,14 @@ def _move_in(staging: Path, target: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        for name in sealed.regular_files(staging, with_manifest=True):
-            files.make_directory((hidden / name).parent)
-            files.copy_durably(staging / name, hidden / name)
-        sealed.sync_folders(hidden)
-        files.rename_durably(hidden, target)
+        try:
+            for name in sealed.regular_files(staging, with_manifest=True):
+                files.make_directory((hidden / name).parent)
+                files.copy_durably(staging / name, hidden / name)
+            sealed.sync_folders(hidden)
+            files.rename_durably(hidden, target)
+        except BaseException:  # half a copy would hold the room that the next try needs
+            if hidden.exists():
+                files.remove_tree(hidden, inside=target.parent)
+            raise
         files.remove_tree(staging, inside=staging.parent)

@@ -26,7 +26,13 @@ def listing(layout: Layout) -> list[Resting]:
     """Return what lies in the trash, by name."""
     ages = _ages(layout)
     return [
-        Resting(name=path.name, path=str(path), bytes=tree_bytes(path), age_s=ages.get(path.name, 0.0))
+        Resting(
+            name=path.name,
+            path=str(path),
+            bytes=tree_bytes(path),
+            age_s=ages.get(path.name, 0.0),
+            files=sum(1 + len(names) for _, _, names in os.walk(path)) or 1,
+        )
         for path in _paths(layout)
     ]
 

@@ -149,6 +149,7 @@ class Heartbeat:
     stretch: float = 1.0  # how many times longer than the mean the longest row is
     part: int = 0  # of a merge: parts that are done
     parts: int | None = None  # and how many there are; None until counted
+    waits: str = ""  # what it waits for with a save; "" where it does not wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

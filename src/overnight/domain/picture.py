@@ -81,6 +81,7 @@ class Facts:
     step: int
     last_sign: float | None  # unix seconds: when daemon or trainer last said anything
     queued: int
+    disk: str = ""  # why the next save does not fit; "" where it does
     pause_end: float | None  # unix seconds: when the first waiting retry may go on
 
 
@@ -161,6 +162,10 @@ def _with_attempt(facts: Facts, attempt: Attempt) -> Standing:
         return Standing(state=State.WAITING, reason=reason, since=heartbeat.written_at)
     state = _PHASES[heartbeat.phase]
     reason = f"{doing(heartbeat) or state.value} {facts.job_file}"
+    if heartbeat.waits:
+        state, reason = State.WAITING, f"{facts.job_file}: {heartbeat.waits}"
+    elif facts.disk:
+        reason += f"; the next save will wait for the disk: {facts.disk}"
     if facts.paused is not None:
         state, reason = State.STOPPING, f"pausing: {facts.job_file} is saved at the next step border"
     elif facts.stopped is not None:
@@ -184,6 +189,8 @@ def _without_attempt(facts: Facts, *, now: float) -> Standing:
             return Standing(state=State.WAITING, reason=told.reason, since=told.since)
         since = told.since if told is not None and told.state == State.IDLE.value else None
         return Standing(state=State.IDLE, reason="nothing is queued", since=since)
+    if facts.disk:  # before what the loop told: it may not be able to write it down
+        return Standing(state=State.WAITING, reason=f"waiting for the disk: {facts.disk}", since=None)
     if told is not None and told.state in (State.WAITING.value, State.LOADING.value) and told.reason:
         return Standing(state=State(told.state), reason=told.reason, since=told.since)
     if facts.pause_end is not None and facts.pause_end > now:

@@ -34,6 +34,7 @@ class Resting:
     path: str
     bytes: int
     age_s: float  # as long as it was watched: it neither grows while nobody runs nor jumps with a clock
+    files: int = 1  # with its folders: so many inodes it holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,18 +94,20 @@ def require_keep(keep: int) -> None:
         )
 
 
-def plan_trash(found: Iterable[Resting], *, limit_s: float, missing_bytes: float = 0) -> list[TrashItem]:
+def plan_trash(
+    found: Iterable[Resting], *, limit_s: float, missing_bytes: float = 0, missing_inodes: int = 0
+) -> list[TrashItem]:
     """Return one item for each thing in the trash, the oldest first.
 
-    What lay there for ``limit_s`` goes; where the disk lacks space, the oldest go before, until it has enough.
+    What lay there for ``limit_s`` goes; where the disk lacks space or inodes, the oldest go before, while it does.
     """
     items: list[TrashItem] = []
-    freed = 0
+    freed, freed_inodes = 0, 0
     for resting in sorted(found, key=lambda resting: (-resting.age_s, resting.name)):
         if resting.age_s >= limit_s:
             reason = f"it was set aside {_days(resting.age_s)} ago; the limit is {_days(limit_s)}"
             items.append(TrashItem(resting=resting, is_kept=False, reason=reason))
-        elif freed < missing_bytes:
+        elif freed < missing_bytes or freed_inodes < missing_inodes:
             items.append(
                 TrashItem(resting=resting, is_kept=False, reason="space is short, and this is only kept aside")
             )
@@ -113,6 +116,7 @@ def plan_trash(found: Iterable[Resting], *, limit_s: float, missing_bytes: float
             items.append(TrashItem(resting=resting, is_kept=True, reason=reason))
             continue
         freed += resting.bytes
+        freed_inodes += resting.files
     return items
 
 

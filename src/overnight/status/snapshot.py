@@ -6,6 +6,7 @@ recovery resumes from; ``total`` is the step at which the current job ends, and 
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,20 @@ from typing import Any
 
 from overnight.database import intents, overview, queue
 from overnight.database.connection import reading
-from overnight.disk import attempts, checkpoints, config, files, locked, trust
+from overnight.disk import attempts, checkpoints, config, files, locked, needs, trust
 from overnight.disk.layout import Layout
 from overnight.domain import picture
 from overnight.domain.attempt import Attempt, AttemptState, Heartbeat
 from overnight.domain.checkpoint import CheckpointReport
 from overnight.domain.job import Job
 from overnight.domain.picture import Facts, Standing, State, Told, Wish
+from overnight.launchers import processes, whispers
 from overnight.status import pulses
 from overnight.status.pulses import Pulse
 
 NEXT_FILES = 5
+STALE_S = 2.0
+"""A heartbeat on the disk that is older is perhaps not the last word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +83,11 @@ def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snap
     newest = checkpoints.newest_complete(layout.model)
     shown = attempt or last
     heartbeat = attempts.read_heartbeat(layout.attempt(shown.id)) if shown is not None else None
+    model_lock = files.lock_holder(layout.model_lock)
+    heartbeat = _newer_in_memory(attempt, heartbeat, model_lock)
     step, total = _steps(layout, connection, attempt=attempt, heartbeat=heartbeat, job=job, newest=newest)
     daemon_lock, told = files.lock_holder(layout.daemon_lock), _told(layout, now=now)
-    watchdog_lock, model_lock = files.lock_holder(layout.watchdog_lock), files.lock_holder(layout.model_lock)
+    watchdog_lock = files.lock_holder(layout.watchdog_lock)
     daemon_pulse, watchdog_pulse = pulses.take(daemon_lock), pulses.take(watchdog_lock)
     silence = _silence(layout, daemon_pulse, told) if daemon_lock is not None else ""
     watchdog_silence = _silence(layout, watchdog_pulse, None)
@@ -104,6 +110,7 @@ def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snap
         last_sign=_last_sign(told, heartbeat, now=now),
         queued=(counts := queue.counts(connection))["queued"],
         pause_end=queue.next_pause_end(connection),
+        disk=needs.trouble(needs.places_of(layout), needs.of_newest(newest)) or "",
     )
     return Snapshot(
         at=now,
@@ -200,6 +207,22 @@ def _told(layout: Layout, *, now: float) -> Told | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _newer_in_memory(
+    attempt: Attempt | None, heartbeat: Heartbeat | None, holder: dict[str, Any] | None
+) -> Heartbeat | None:
+    """Return what an attempt's trainer says in memory where the disk takes no heartbeat, else the one from the disk."""
+    pid = _pid(holder)
+    if attempt is None or pid is None:
+        return heartbeat
+    if heartbeat is not None and attempts.boot_time() - heartbeat.beat_at < STALE_S:
+        return heartbeat
+    with contextlib.suppress(OSError):  # out of file handles: nothing is known then
+        identity = processes.identify(pid)
+        if identity is not None:
+            return whispers.hear(identity, attempt.id, heartbeat) or heartbeat
+    return heartbeat
 
 
 def _last_sign(told: Told | None, heartbeat: Heartbeat | None, *, now: float) -> float | None:

@@ -26,6 +26,7 @@ from overnight.domain.errors import ConfigError, DiskError, ExitCode
 from overnight.domain.merge import MergeReport, MergeSpec
 from overnight.launchers import processes
 from overnight.trainer import environment, failures, faults, merge_words
+from overnight.trainer.patience import LONGEST_WAIT_S, LeftUnsaved
 from overnight.trainer.pulse import Pulse
 from overnight.trainer.run import Run
 from overnight.trainer.wishes import SIGNALS, AskedToLeave, Wishes
@@ -82,9 +83,11 @@ def attempt(folder: Path, spec: Spec | MergeSpec, pulse: Pulse) -> Report | Merg
 
 
 def left_early(pulse: Pulse, asked: AskedToLeave, spec: Spec | MergeSpec | None = None) -> Report | MergeReport:
-    """Return the report of an attempt that was asked to leave when there was nothing to save."""
+    """Return the report of an attempt that was asked to leave when there was nothing to save, or no way to."""
     if isinstance(spec, MergeSpec):
         return merge_words.left(spec, pulse, asked)
+    if isinstance(asked, LeftUnsaved):
+        return pulse.report(Outcome.PREEMPTED, str(asked))
     return pulse.report(Outcome.PREEMPTED, f"left before the first step: {asked}")
 
 
@@ -105,7 +108,11 @@ def work(folder: Path, spec: Spec, pulse: Pulse, planned: faults.Faults) -> Repo
     environment.arrange(spec, scratch)
     pulse.beat()
     settings = config.parse(spec.settings)
-    wishes = Wishes(folder, unwatched_limit_s=max(3 * settings.watch.daemon_dead_s, UNWATCHED_LEAST_S))
+    wishes = Wishes(
+        folder,
+        unwatched_limit_s=max(3 * settings.watch.daemon_dead_s, UNWATCHED_LEAST_S),
+        daemon_lock=Layout(Path(spec.workspace)).daemon_lock,
+    )
     wishes.listen()
     lock = take_lock(spec, pulse, wishes)
     for part in (scratch, scratch / "tmp", scratch / "cache"):
@@ -123,6 +130,7 @@ def work(folder: Path, spec: Spec, pulse: Pulse, planned: faults.Faults) -> Repo
         wishes=wishes,
         faults=planned,
         owns_model=lock.is_intact,
+        disk_wait_s=LONGEST_WAIT_S,
     )
     return fit.fit(run)
 

@@ -7,7 +7,7 @@ Order inside one step, as Hugging Face calls it::
     on_pre_optimizer_step   a loss that is no number ends the attempt before the optimizer applies it
     on_step_end             asked to leave: save and stop here; every checkpoint gone: save
     on_log                  numbers are told; a gradient that is no number ends the attempt before anything is saved
-    on_save                 the folder that Hugging Face wrote is committed
+    (save)                  Hugging Face writes a folder, and it is committed (committer.py)
 
 State of its own lies nowhere but in the run: callbacks keep nothing that a resume would have to restore.
 """
@@ -23,14 +23,9 @@ from typing import Any
 import torch
 import transformers
 
-from overnight.disk import files
 from overnight.disk.layout import Layout
-from overnight.domain.attempt import Phase, Spec
-from overnight.domain.checkpoint import checkpoint_name
-from overnight.domain.errors import DiskError
-from overnight.trainer import model as models
-from overnight.trainer import saving
-from overnight.trainer.failures import CorruptError, LostModelError, MismatchError, NonFiniteError
+from overnight.domain.attempt import Spec
+from overnight.trainer.failures import CorruptError, MismatchError
 from overnight.trainer.faults import Faults
 from overnight.trainer.guard import Guard
 from overnight.trainer.pulse import Pulse
@@ -155,77 +150,6 @@ class Keeper(transformers.TrainerCallback):  # type: ignore[misc]
         if self.owns_model() and self.stock.is_lost(had=self.had or self.pulse.checkpoint is not None):
             print("no checkpoint is left in the model's folder: a new one is saved now", flush=True)
             control.should_save = True
-
-
-class Committer(transformers.TrainerCallback):  # type: ignore[misc]
-    """Commits what Hugging Face has written."""
-
-    def __init__(self, run: Run, lineage: saving.Lineage, *, rows_in_epoch: int) -> None:
-        self.lineage = lineage
-        self.rows_in_epoch = rows_in_epoch
-        self.pulse = run.pulse
-        self.faults = run.faults
-        self.owns_model = run.owns_model
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Say that a save begins; Hugging Face writes before it calls on_save."""
-        if not control.should_save:
-            return
-        if not self.owns_model():  # the folders below would be made anew where the workspace was
-            raise LostModelError(
-                "The lock on the model is gone: the workspace was moved, or .overnight/model.lock was deleted",
-                found="another file, or none, under its name",
-                expected="the file that this trainer has locked",
-                fix="nothing: the job is tried again from its last checkpoint, where the workspace is now",
-            )
-        self.pulse.enter(Phase.SAVING)
-
-    def on_save(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
-        """Check, describe and commit the newest folder."""
-        self.pulse.flush()  # the numbers of a committed step are never lost
-        self.faults.reach("save", spoil=lambda: spoil(model))
-        bad = models.first_bad_tensor(model)
-        if bad is not None:
-            raise NonFiniteError(
-                f"A weight is no number at step {state.global_step} of this job",
-                found=bad,
-                expected="finite weights; the checkpoint was not kept",
-                fix="look at the rows before this step, or lower train.learning_rate",
-            )
-        staging = Path(args.output_dir) / checkpoint_name(state.global_step)
-        try:
-            files.write_json_atomically(staging / "training_args.json", plain(args.to_dict()))
-            manifest = saving.commit(staging, self.lineage, place_of(args, state, self.rows_in_epoch))
-        except DiskError:
-            files.remove_tree(staging, inside=staging.parent)
-            raise
-        self.pulse.checkpoint = manifest.step
-        self.pulse.enter(Phase.TRAINING)
-
-
-def place_of(args: Any, state: Any, rows_in_epoch: int) -> saving.Place:
-    """Return where in the job the trainer stands."""
-    group = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    per_epoch = max(1, state.max_steps // int(args.num_train_epochs))
-    epoch, inside = divmod(state.global_step, per_epoch)
-    return saving.Place(
-        job_step=state.global_step,
-        job_total=state.max_steps,
-        epoch=epoch,
-        step_in_epoch=inside,
-        rows=epoch * rows_in_epoch + min(inside * group, rows_in_epoch),
-    )
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it, without anything that changes from attempt to attempt."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items() if key not in ("output_dir", "logging_dir")}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
 
 
 class Evaluator(transformers.TrainerCallback):  # type: ignore[misc]

@@ -66,10 +66,11 @@ def deaf() -> None:
     ctypes.PyDLL(None).sleep(int(SLEEP_S))
 
 
-def held() -> None:
+def held(beat: Callable[[], None] = lambda: None) -> None:
     """Wait until a file is there: what the one who waits outside wants to see lasts as long as he needs."""
     deadline = time.monotonic() + SLEEP_S
     while not os.path.exists(os.environ[RELEASE]) and time.monotonic() < deadline:
+        beat()
         time.sleep(0.02)
 
 

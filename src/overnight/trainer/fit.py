@@ -29,6 +29,7 @@ from overnight.domain.checkpoint import Manifest
 from overnight.trainer import callbacks, data, saving
 from overnight.trainer import model as models
 from overnight.trainer.batches import BatchLog
+from overnight.trainer.committer import Committer
 from overnight.trainer.evaluation import Measure
 from overnight.trainer.guard import Guard
 from overnight.trainer.kept import kept_in
@@ -80,7 +81,7 @@ def fit(run: Run) -> Report:
     loaded = models.load(base, start, run.settings, device, seed=spec.seed)
     models.require_room(loaded, longest=prepared.account.longest, highest_token=prepared.account.highest_token)
     border(run)
-    return train(run, lineage, prepared, loaded, device, manifest)
+    return train(run, lineage, base, prepared, loaded, device, manifest)
 
 
 def tell_rows(account: data.Account, pulse: Pulse) -> None:
@@ -113,6 +114,7 @@ def be_quiet() -> None:
 def train(
     run: Run,
     lineage: saving.Lineage,
+    base: Path,
     prepared: data.Prepared,
     loaded: models.Loaded,
     device: models.Device,
@@ -135,9 +137,9 @@ def train(
         callbacks.Reporter(pulse, guard),
         leaver,
         callbacks.Keeper(run),
-        callbacks.Committer(run, lineage, rows_in_epoch=len(prepared.train)),
     ):
         trainer.add_callback(callback)
+    Committer(run, lineage, base, rows_in_epoch=len(prepared.train)).attach(trainer)
     require_steps(trainer, prepared, manifest if spec.mode == "resume" else None, run.settings)
     run.wishes.can_leave_at_once = False
     run.wishes.obey_at_once()

@@ -1,12 +1,12 @@
 """What a trainer knows of itself and says: heartbeats, numbers, notes; the last word is made from it too.
 
 Beats come from the thread that does the work, never from a thread of their own: a heartbeat says that something moved.
-A disk that refuses them stops nothing; the training goes on, and the next beat tries again.
+A disk that refuses them stops nothing; the training goes on, what they say is said in memory, and the next beat tries
+again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import time
@@ -18,6 +18,8 @@ from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Rep
 from overnight.domain.checkpoint import step_of
 from overnight.domain.errors import DiskError
 from overnight.domain.merge import MergeSpec
+from overnight.launchers import whispers
+from overnight.launchers.beats import Beat
 
 PAUSE_S = 0.25
 """Between two heartbeats, and between two writes of numbers."""
@@ -50,6 +52,7 @@ class Pulse:
         self.accounts: dict[str, int] | None = None
         self.samples: dict[str, object] | None = None
         self.notes: list[str] = []
+        self.waits = ""
         self.phase = Phase.LOADING
         self._phase_since = attempts.boot_time()
         self._progress = 0
@@ -57,6 +60,7 @@ class Pulse:
         self._next_beat = 0.0
         self._next_flush = 0.0
         self._lines: list[dict[str, Any]] = []
+        self._whisper: Beat | None = None
         self._window: list[tuple[float, int, int]] = []  # when, steps, tokens
 
     @property
@@ -77,6 +81,11 @@ class Pulse:
             self._window.clear()  # speed is that of training, not of what lay between
         self._progress += 1
         self._write()
+
+    def wait_for(self, what: str) -> None:
+        """Say what is waited for, "" where that is over: waiting is a move."""
+        self.waits = what
+        self.beat()
 
     def beat(self) -> None:
         """Say that something moved; written a few times a second at most."""
@@ -176,9 +185,13 @@ class Pulse:
             stretch=self.stretch,
             part=self.part,
             parts=self.parts,
+            waits=self.waits,
         )
-        with contextlib.suppress(OSError, DiskError):  # a full disk must not end the training
+        try:
             attempts.write_heartbeat(self.folder, heartbeat)
+        except (OSError, DiskError):  # a full disk must not end the training
+            self._whisper = self._whisper or Beat()
+            whispers.say(self._whisper, heartbeat)
 
 
 def _standing(spec: Spec | MergeSpec) -> tuple[int, int, int | None]:

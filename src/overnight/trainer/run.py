@@ -25,3 +25,4 @@ class Run:
     wishes: Wishes
     faults: Faults
     owns_model: Callable[[], bool]  # whether the lock on the model is still ours
+    disk_wait_s: float = 0.0  # so long a save waits for the disk

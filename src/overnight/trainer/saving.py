@@ -56,6 +56,7 @@ def commit(staging: Path, lineage: Lineage, place: Place) -> Manifest:
     if os.path.lexists(target):
         there = checkpoints.verify(target)
         if there.manifest is not None and _is_same(there, manifest):
+            files.sync_directory(target.parent)  # whoever put it there may have failed in this very call
             files.remove_tree(staging, inside=staging.parent)
             return there.manifest
         checkpoints.set_aside(target, layout.trash)

@@ -14,14 +14,12 @@ import contextlib
 import dataclasses
 import faulthandler
 import hashlib
-import json
 import os
 import random
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,28 +29,22 @@ from overnight.disk.folder_lock import FolderLock
 from overnight.disk.layout import Layout
 from overnight.domain import config
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome, Phase, Report, Spec
-from overnight.domain.checkpoint import Manifest, Verdict, step_of
+from overnight.domain.checkpoint import Verdict, step_of
 from overnight.domain.errors import DiskError, ExitCode
 from overnight.domain.merge import MergeSpec
-from overnight.trainer import faults, simulated_merge
+from overnight.launchers import whispers
+from overnight.launchers.beats import Beat
+from overnight.trainer import failures, faults, simulated_merge
 from overnight.trainer.behaviour import FAULTS, VARIABLE, Fault, Options, die_by, eat, hang, pulse, read_options
+from overnight.trainer.patience import LONGEST_WAIT_S, LeftUnsaved, Patience
 from overnight.trainer.rehearsal import rehearsal_of
+from overnight.trainer.simulated_save import STATE, Model, Saver
 from overnight.trainer.stock import Stock
+from overnight.trainer.wishes import unwatched_s
 
 UNWATCHED_S = 90.0
-STATE = "state.json"
 LEAK_BYTES = 1 << 20
 """What each step leaks, where that was ordered."""
-
-
-@dataclass(slots=True)
-class Model:
-    """What is trained."""
-
-    chain: str  # a hash over everything that was ever done to it
-    ledger: list[str]  # every row consumed, in order
-    step: int  # global
-    job_step: int
 
 
 class Left(Exception):
@@ -83,6 +75,12 @@ class Simulation:
         self.base = self._look_at_base()
         self.stock = Stock(self.layout.model)
         self.owns_model: Callable[[], bool] = lambda: True  # whether the lock on the model is still ours
+        self.waits = ""
+        self.whisper: Beat | None = None
+        self.patience = Patience(
+            self.layout.root, limit_s=LONGEST_WAIT_S, asked=lambda: "asked to leave" if self._is_asked() else None,
+            say=self._wait_for,
+        )  # fmt: skip
 
     def _look_at_base(self) -> dict[str, str]:
         """Return what a checkpoint records of the base model, where there is one."""
@@ -200,12 +198,9 @@ class Simulation:
             self.lines.clear()
 
     def _is_asked(self) -> bool:
-        unwatched_s = attempts.unwatched_s(self.folder)
-        return (
-            self.asked
-            or attempts.read_notice(self.folder) is not None
-            or (unwatched_s is not None and unwatched_s > UNWATCHED_S)
-        )
+        if self.asked or attempts.read_notice(self.folder) is not None:
+            return True
+        return unwatched_s(self.folder, self.layout.daemon_lock, limit_s=UNWATCHED_S) is not None
 
     def _save(self, steps: int) -> None:
         if self.committed == self.model.step:
@@ -215,42 +210,14 @@ class Simulation:
         self._enter(Phase.SAVING)
         if self._is_slow("save"):
             time.sleep(self.options.slow_s)
-        staging = self.layout.model / f".{self.spec.attempt}.staging"
-        if staging.exists():
-            files.remove_tree(staging, inside=self.layout.model)
-        files.make_directory(staging)
-        state = {"chain": self.model.chain, "ledger": self.model.ledger, "step": self.model.step}
-        (staging / STATE).write_text(json.dumps(state))
-        (staging / "weights.bin").write_bytes(self.model.chain.encode() * 8)
-        target = self.layout.checkpoint(self.model.step)
-        if os.path.lexists(target):
-            checkpoints.set_aside(target, self.layout.trash)
-        checkpoints.commit(staging, target, self._manifest(steps))
+        saver = Saver(self.spec, self.model, self.base, steps=steps)
+        self.patience.save(saver.write, saver.need(), clear=saver.clear)
         self.committed = self.model.step
         self._enter(Phase.TRAINING)
 
-    def _manifest(self, steps: int) -> Manifest:
-        settings = self.spec.settings
-        return Manifest(
-            step=self.model.step,
-            job=self.spec.job,
-            job_step=self.model.job_step,
-            job_total=steps,
-            start_step=self.spec.start_step,
-            attempt=self.spec.attempt,
-            dataset_id=self.spec.dataset_id,
-            created_at=time.time(),
-            model_name=str(settings["model_name"]),
-            method=str(settings["method"]),
-            locked={
-                **{key: settings[key] for key in ("model_name", "base_model", "max_length", "method", "seed")},
-                **{f"lora.{key}": value for key, value in self._section("lora").items()},
-            },
-            data_cursor={"rows": len(self.model.ledger)},
-            fingerprints={"dataset": self.spec.dataset_id, **self.base},
-            environment={"threads": self.spec.threads, "simulated": True},
-            files={},
-        )
+    def _wait_for(self, what: str) -> None:
+        self.waits = what
+        self._beat()
 
     def _is_slow(self, kind: str, job_step: int | None = None) -> bool:
         step = self.model.job_step if job_step is None else job_step
@@ -281,6 +248,8 @@ class Simulation:
                 signal.raise_signal(signal.SIGKILL)
             case "hang":
                 hang()
+            case "held":
+                faults.held(self._beat)
             case "hang_in_evaluation":
                 self._enter(Phase.EVALUATING)
                 hang()
@@ -320,10 +289,13 @@ class Simulation:
             attempt=self.spec.attempt, pid=os.getpid(), phase=self.phase, progress=self.progress,
             step=self.model.step, total=self.total, loss=self.loss, eval_loss=None, learning_rate=None, epoch=None,
             tokens_per_second=None, eta_s=None, checkpoint=self.committed, phase_since=self.phase_since,
-            beat_at=attempts.boot_time(), written_at=time.time(), boot_id=attempts.boot_id(),
+            beat_at=attempts.boot_time(), written_at=time.time(), boot_id=attempts.boot_id(), waits=self.waits,
         )  # fmt: skip
-        with contextlib.suppress(DiskError):  # as the real one: a full disk must not end the training
+        try:
             attempts.write_heartbeat(self.folder, heartbeat)
+        except DiskError:  # as the real one: a full disk must not end the training
+            self.whisper = self.whisper or Beat()
+            whispers.say(self.whisper, heartbeat)
 
     def _report(
         self, outcome: Outcome, kind: FailureKind | None, message: str, *, charged: bool = False, notes: Any = None
@@ -340,6 +312,8 @@ class Simulation:
             report = self.run()
         except Left:
             report = self._report(Outcome.PREEMPTED, None, "asked to leave: saved at a step border")
+        except LeftUnsaved as left:
+            report = self._report(Outcome.PREEMPTED, None, str(left))
         except Fault as fault:
             report = self._report(Outcome.CRASHED, fault.kind, str(fault), charged=fault.charged)
             report = dataclasses.replace(report, bad_rows=fault.bad_rows)
@@ -347,7 +321,9 @@ class Simulation:
             self.leaked.clear()
             report = self._report(Outcome.CRASHED, FailureKind.HOST_OOM, "no memory left for the trainer")
         except Exception as error:
-            report = self._report(Outcome.CRASHED, FailureKind.CODE_ERROR, f"{type(error).__name__}: {error}")
+            failure = failures.judge(error)
+            message = f"{type(error).__name__}: {error}" if failure.kind is FailureKind.CODE_ERROR else failure.message
+            report = self._report(Outcome.CRASHED, failure.kind, message)
         self.phase = Phase.EXITING
         self._beat()
         attempts.write_report(self.folder, report)
