@@ -68,6 +68,11 @@ def version_begun(layout: Layout) -> Version | None:
         return None
 
 
+def base_problems_of(layout: Layout, report: CheckpointReport, *, base_model: str) -> list[ConfigProblem]:
+    """Return why the base model is not the one that a checkpoint was trained on, by content."""
+    return start.base_problems(report, _base(layout, base_model, report))
+
+
 def told_step(layout: Layout) -> int | None:
     """Return the step that .config_lock.json remembers of a checkpoint, or None."""
     try:

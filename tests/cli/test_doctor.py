@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from checkpoint_rig import commit_steps, corrupt
-from overnight.disk import files
+from overnight.disk import backups, files
 from overnight.disk.layout import Layout
 from simulated_rig import Rig
 
@@ -45,6 +45,24 @@ def test_a_new_workspace_is_healthy_and_every_check_is_there(inside: Run) -> Non
     }  # fmt: skip
     assert bad(said) == set()
     assert "pass" in inside("doctor").out
+
+
+def test_copies_are_counted_and_one_damaged_later_is_found_and_counts_as_none(
+    inside: Run, layout: Layout, tmp_path: Path
+) -> None:
+    place = tmp_path / "second"
+    set_value(layout, backup={"path": str(place)})
+    assert "is not there" in checks(inside("doctor", "--json"))["backups"]["message"]
+    place.mkdir()
+    commit_steps(layout, 5)
+    backups.open_place(layout, place, known=None, model_name="m", now=1.0)
+    assert statuses(inside("doctor", "--json"))["backups"] == "warn"
+    copy = backups.store(layout, place, "checkpoint-5")
+    assert checks(inside("doctor", "--json"))["backups"]["message"].startswith("1 verified")
+    corrupt(Path(copy.path))
+    said = inside("doctor", "--json")
+    assert said.code == 1
+    assert "counts as none" in checks(said)["backups"]["message"]
 
 
 def break_config(layout: Layout) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from overnight.disk import backup_memory, backups, files, workspace
 from overnight.disk.backup_memory import Memory
 from overnight.disk.layout import Layout
 from overnight.domain.errors import DiskError, FailedError, OvernightError
+from strikes import until_it_survives
 
 
 @pytest.fixture
@@ -159,50 +159,6 @@ def test_a_copy_is_removed_whole_and_nothing_else_is(layout: Layout, place: Path
     backups.remove(place, "checkpoint-9")
     assert backups.names_in(place) == ["checkpoint-10"]
     assert (place / "checkpoints" / "notes.txt").exists()
-
-
-SYSCALLS = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir")
-
-
-def killed_at(number: int, act: Callable[[], object]) -> bool:
-    """Run something in a child process that is killed at the n-th call that changes a disk; return whether it was."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def wrap(real: Callable[..., object]) -> Callable[..., object]:
-            def call(*arguments: object, **named: object) -> object:
-                nonlocal count
-                count += 1
-                if count == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*arguments, **named)
-
-            return call
-
-        for name in SYSCALLS:
-            setattr(os, name, wrap(getattr(os, name)))
-        try:
-            act()
-        except BaseException:
-            os._exit(3)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL), status
-    return status != 0
-
-
-def until_it_survives(act: Callable[[], object], check: Callable[[], None], prepare: Callable[[], None]) -> int:
-    """Kill at each point in turn; return how many there were. A sample of them unless OVERNIGHT_ALL_POINTS is set."""
-    number, points = 1, 0
-    while True:
-        prepare()
-        was_killed = killed_at(number, act)
-        check()
-        if not was_killed:
-            return points
-        points += 1
-        number += 1 if os.environ.get("OVERNIGHT_ALL_POINTS") or number < 4 else 2
 
 
 def test_killed_at_each_point_a_copy_is_there_whole_or_not_at_all_and_the_next_one_completes_it(

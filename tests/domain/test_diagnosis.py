@@ -79,6 +79,10 @@ GB = 10**9
         (diagnosis.judge_backups(verified=1, keep=5), W),
         (diagnosis.judge_backups(verified=1, keep=1), W),
         (diagnosis.judge_backups(verified=3, keep=5), P),
+        (diagnosis.judge_copies("/x", verified=[], damaged={}, unread=0, trouble="not mounted"), F),
+        (diagnosis.judge_copies("/x", verified=["v001"], damaged={"v002": "differs"}, unread=0, trouble=None), F),
+        (diagnosis.judge_copies("/x", verified=[], damaged={}, unread=0, trouble=None), W),
+        (diagnosis.judge_copies("/x", verified=["v001"], damaged={}, unread=1, trouble=None), P),
     ],
 )
 def test_each_figure_of_the_machine_has_its_verdict(check: diagnosis.Check, expected: Status) -> None:

@@ -202,6 +202,27 @@ def judge_device(gpus: Gpus, *, wanted: str) -> Check:
     return passed("device", "no NVIDIA GPU: training uses what torch finds, else the CPU")
 
 
+def judge_copies(
+    place: str, *, verified: list[str], damaged: dict[str, str], unread: int, trouble: str | None
+) -> Check:
+    """Judge the copies in the second place: a damaged one counts as none."""
+    if trouble is not None:
+        return failed(
+            "backups", trouble, fix="mount it, or overnight config set backup.path; copies go on by themselves"
+        )
+    if damaged:
+        name, reason = next(iter(damaged.items()))
+        more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+        return failed(
+            "backups", f"the copy of {name} in {place} is damaged and counts as none: {reason}{more}",
+            fix="while the original is whole, the daemon copies it again by itself; then remove what is damaged",
+        )  # fmt: skip
+    if not verified and not unread:
+        return warned("backups", f"no copy in {place} yet", fix="copies are made while the daemon runs")
+    told = f"{len(verified)} verified in {place}" + (f", {unread} not read lately" if unread else "")
+    return passed("backups", f"{told}; the last is {verified[-1]}" if verified else told)
+
+
 def judge_backups(*, verified: int, keep: int) -> Check:
     """Judge how many checkpoints there are to fall back to."""
     if verified == 0:
