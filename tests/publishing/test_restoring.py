@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from checkpoint_rig import commit_steps, corrupt, names
-from overnight.disk import backups, builtin, checkpoints, files, versions, workspace
+from overnight.daemon import backing
+from overnight.disk import backups, builtin, checkpoints, files, sealed, versions, workspace
 from overnight.disk.layout import Layout
 from overnight.domain.checkpoint import Verdict
 from overnight.domain.errors import BusyError, ConfigError, DiskError, FailedError, UsageError
@@ -21,6 +22,7 @@ from overnight.domain.version import Version, VersionState
 from overnight.publishing import restoring
 from simulated_rig import Rig
 from strikes import until_it_survives
+from version_rig import VersionRig
 
 BLANK = Version(
     id="v001", parent=None, kind="full", description="the first", created_at=1_700_000_000.5, step=16,
@@ -34,7 +36,6 @@ class Given:
     """A workspace with three checkpoints and a version, and copies of all of them."""
 
     def __init__(self, rig: Rig, place: Path) -> None:
-        rig.make()
         self.rig, self.layout, self.place = rig, rig.layout, place
         commit_steps(self.layout, 9, 10, 100)
         staging = versions.make_staging(self.layout, "v001")
@@ -226,3 +227,39 @@ def test_killed_at_each_point_of_a_restore_there_is_the_old_or_the_new_and_the_n
         assert backups.listing(given.place, verify_content=True)[0].is_verified
 
     assert until_it_survives(lambda: given.restore(name), check, prepare, every=3) > 2
+
+
+def test_a_version_in_use_that_was_lost_comes_back_from_its_copy_and_training_goes_on(
+    rig: VersionRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "second"
+    place.mkdir()
+    monkeypatch.setattr(backing, "LOOK_S", 0.05)
+    rig.train("a.jsonl", rows=16)
+    backups.open_place(rig.layout, place, known=None, model_name="m", now=1.0)
+    backups.store(rig.layout, place, "checkpoint-4")
+    rig.consolidate("the first")
+    config = json.loads(rig.layout.config.read_text())
+    rig.layout.config.write_text(json.dumps({**config, "backup": {"path": str(place)}}))
+    context = rig.context()
+    rig.tick_until(
+        context,
+        lambda: "v001" in backups.names_in(place) and "backup" not in context.helpers,
+        timeout=60,
+    )
+    context.close()
+    rig._contexts.remove(context)
+    folder = rig.layout.versions / "v001"
+    before = bytes_of(folder)
+    rig.layout.versions.chmod(0o755)
+    sealed.unseal_folders(folder)
+    shutil.rmtree(folder)
+    connection = rig.connect()
+    assert restoring.restore(rig.layout, connection, "v001", now=time.time()).is_changed
+    with pytest.raises(ConfigError, match="base"):  # it was trained on what v001 was made from
+        restoring.restore(rig.layout, connection, "checkpoint-4", now=time.time())
+    connection.close()
+    assert bytes_of(folder) == before
+    rig.layout.config.write_text(json.dumps(config))
+    rig.train("b.jsonl", rows=16)
+    assert rig.model()["step"] == 8

@@ -53,7 +53,7 @@ def run(words: list[str]) -> int:
 def _command() -> Any:
     """Return the command line, its verbs in the order of VERBS."""
     # they put their verbs into the app
-    from overnight.cli import crashes, keeping, looking, running, versions, work, workspace  # noqa: F401
+    from overnight.cli import copies, crashes, keeping, looking, running, versions, work, workspace  # noqa: F401
 
     quick.spare_conversions()
     group: Any = typer.main.get_command(app)

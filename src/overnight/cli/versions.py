@@ -98,16 +98,21 @@ def show(context: typer.Context, identity: Id, as_json: Json = False) -> None:
 
 @versions_app.command("verify")
 def verify(context: typer.Context, identity: Id, as_json: Json = False) -> None:
-    """Read one version to the last byte; exit code 1 where it is not what was published."""
+    """Read one version, and its copy in the second place, to the last byte; exit code 1 where one is damaged."""
+    from overnight.control import copies
     from overnight.control import versions as control
 
     with opened_for_reading(context) as (layout, _):
-        report = control.verify(layout, identity)
+        report, copy = control.verify(layout, identity), copies.copy_of(layout, identity)
+    is_whole = report.state == "ok" and (copy is None or copy.is_verified)
     if as_json:
-        output.print_json({"ok": report.state == "ok", "id": report.id, "state": report.state, "reason": report.reason})
+        told = {"id": report.id, "state": report.state, "reason": report.reason}
+        output.print_json({"ok": is_whole, **told, "copy": copies.to_json(copy) if copy is not None else None})
     else:
         output.print_text(f"{report.id}: {report.state.value} ({report.reason})")
-    if report.state != "ok":
+        if copy is not None:
+            output.print_text(f"its copy, {copy.path}: {'ok' if copy.is_verified else 'damaged'} ({copy.reason})")
+    if not is_whole:
         raise typer.Exit(int(ExitCode.PROBLEM))
 
 

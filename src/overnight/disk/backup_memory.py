@@ -87,6 +87,12 @@ def judge(memory: Memory, place: Path, *, now: float) -> dict[str, Copy]:
     return found
 
 
+def remembered(memory: Memory, copy: Copy, *, now: float) -> Copy:
+    """Return what counts of a copy that was judged by its looks: verified where it was read and looks as it did."""
+    is_fresh = memory.is_fresh(copy.name, backups.looks_of(Path(copy.path)), now=now)
+    return _trusted(copy) if is_fresh and copy.reason.startswith("complete") else copy
+
+
 def note(memory: Memory, copy: Copy, *, looks: str, now: float) -> None:
     """Remember that a copy was read back whole; ``looks`` are those from before it was read."""
     memory.copies[copy.name] = {"looks": looks, "read_at": now}
