@@ -20,7 +20,7 @@ from overnight.domain.errors import DiskError, ExitCode, OvernightError, UsageEr
 PROGRAM = "overnight"
 VERBS = (
     "init", "up", "down", "pause", "resume", "skip", "stop", "add", "queue", "cancel", "retry", "move", "validate",
-    "status", "logs", "events", "config", "checkpoints", "verify", "doctor", "cleanup", "crashes",
+    "status", "logs", "events", "config", "checkpoints", "verify", "judge", "doctor", "cleanup", "crashes",
     "consolidate", "versions", "demo",
 )  # fmt: skip
 """Every verb, in the order of the help."""
@@ -53,7 +53,7 @@ def run(words: list[str]) -> int:
 def _command() -> Any:
     """Return the command line, its verbs in the order of VERBS."""
     # they put their verbs into the app
-    from overnight.cli import copies, crashes, keeping, looking, running, versions, work, workspace  # noqa: F401
+    from overnight.cli import copies, crashes, judging, keeping, looking, running, versions, work, workspace  # noqa: F401
 
     quick.spare_conversions()
     group: Any = typer.main.get_command(app)

@@ -10,7 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from overnight import starting
-from overnight.daemon import holding, launching, locks, orphans, planning, rehearsing, room, versioning, warming, wishes
+from overnight.daemon import (
+    gatekeeping,
+    holding,
+    launching,
+    locks,
+    orphans,
+    planning,
+    rehearsing,
+    room,
+    versioning,
+    warming,
+    wishes,
+)
 from overnight.daemon.context import Context, Moment
 from overnight.database import pauses, queue
 from overnight.disk import checkpoints, files, folder_lock, locked, ownership
@@ -55,7 +67,9 @@ def _launch(context: Context, job: Job, newest: CheckpointReport | None, now: Mo
         if not versioning.is_as_planned(context, context.limits.base_model):
             return  # another version came into use since the settings were read: the next tick reads them
         version = starting.version_begun(context.layout) if newest is None else None
-        launching.launch(context, job, planning.plan_of(job, newest, context.limits, version=version), now)
+        is_judged = gatekeeping.is_to_be_judged(context.connection, job)
+        plan = planning.plan_of(job, newest, context.limits, version=version, is_judged=is_judged)
+        launching.launch(context, job, plan, now)
     finally:
         lock.release()
 

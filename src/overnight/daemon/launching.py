@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overnight.daemon import facts, filing, warming
+from overnight.daemon import facts, filing, gatekeeping, warming
 from overnight.daemon.context import Context, Moment
 from overnight.daemon.planning import Plan, seed_of, threads_of
 from overnight.database import queue
@@ -64,6 +64,7 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment
         created_at=now.unix,
         left_out=counted.get("left_out", []),
         rehearsal=counted.get("rehearsal", {}).get("sources", []) if settings.train.replay else [],
+        held_out=gatekeeping.sets_for(context.connection, job, settings),
     )
     attempts.write_spec(folder, spec)
     attempts.touch_watched(folder)

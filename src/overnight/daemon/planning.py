@@ -17,7 +17,7 @@ from overnight.launchers.processes import usable_threads
 class Plan:
     """How a job is to go on."""
 
-    mode: str  # "fresh" | "continue" | "resume" | "complete"
+    mode: str  # "fresh" | "continue" | "resume" | "judge" | "complete"
     start_step: int  # global step at which the job began
     first_step: int  # global step from which this attempt goes on
     checkpoint: CheckpointReport | None
@@ -31,15 +31,25 @@ def is_own(manifest: Manifest, job: Job) -> bool:
     return manifest.job == job.id and manifest.start_step == job.start_step and manifest.dataset_id == job.dataset
 
 
-def plan_of(job: Job, newest: CheckpointReport | None, settings: Settings, *, version: Version | None = None) -> Plan:
-    """Decide how a job goes on from where the model stands; ``version`` is in use and nothing was trained on it yet."""
+def plan_of(
+    job: Job,
+    newest: CheckpointReport | None,
+    settings: Settings,
+    *,
+    version: Version | None = None,
+    is_judged: bool = False,
+) -> Plan:
+    """Decide how a job goes on from where the model stands.
+
+    ``version`` is in use and nothing was trained on it yet; ``is_judged``: something is held out to judge the job by.
+    """
     manifest = newest.manifest if newest is not None else None
     told = manifest.fingerprints if manifest is not None else version.fingerprints if version is not None else {}
     fingerprint = told.get("base_model")
     if newest is not None and manifest is not None and job.settings is not None and is_own(manifest, job):
         is_complete = manifest.job_step >= manifest.job_total
         return Plan(
-            mode="complete" if is_complete else "resume",
+            mode="resume" if not is_complete else "judge" if is_judged else "complete",
             start_step=manifest.start_step,
             first_step=newest.step,
             checkpoint=newest,

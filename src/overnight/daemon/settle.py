@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from overnight.daemon import crashing, filing, repairing
+from overnight.daemon import crashing, filing, gatekeeping, repairing
 from overnight.daemon.context import Context, Moment
 from overnight.database import crashes as stored
 from overnight.database import intents, queue
@@ -44,6 +44,7 @@ def _settle(context: Context, attempt: Attempt, now: Moment) -> Attempt | None:
         if final is None:
             return None
         if final.verdict is Verdict.VERIFIED:
+            gatekeeping.judge(context, job, report, now)
             _finish(context, job, attempt, report, now)
             return attempt
         reason = f"the checkpoint of its last step is {final.verdict.value}: {final.reason}"

@@ -7,6 +7,7 @@
     ATTEMPT/watched          daemon -> trainer: touched on each tick, "somebody looks after you"
     ATTEMPT/heartbeat.json   trainer -> daemon, replaced as it works
     ATTEMPT/metrics.jsonl    trainer -> daemon: one line a logged step or evaluation
+    ATTEMPT/judgement.jsonl  trainer -> next trainer: one line a judged set, so that none is judged twice
     ATTEMPT/report.json      trainer -> daemon: its last word, durable
     ATTEMPT/trainer.log      everything the trainer prints
     ATTEMPT/output/          scratch of the trainer
@@ -213,8 +214,6 @@ def append_metrics(folder: Path, *metrics: dict[str, Any]) -> None:
 
 def read_metrics(folder: Path, *, limit: int) -> list[dict[str, Any]]:
     """Return the last lines of numbers, oldest first; a torn line is passed over."""
-    import json
-
     try:
         with files.open_regular(folder / "metrics.jsonl", follow_links=True) as file:
             file.seek(0, os.SEEK_END)
@@ -223,12 +222,33 @@ def read_metrics(folder: Path, *, limit: int) -> list[dict[str, Any]]:
             lines = file.read().split(b"\n")
     except OSError:
         return []
+    return _objects(lines[1 if start else 0 :])[-limit:]
+
+
+def append_judged(folder: Path, found: dict[str, object]) -> None:
+    """Note what was found of one set."""
+    import json
+
+    files.append_line(folder / "judgement.jsonl", json.dumps(found))
+
+
+def read_judged(folder: Path) -> list[dict[str, object]]:
+    """Return what an attempt has judged; a torn line is passed over."""
+    try:
+        return list(_objects((folder / "judgement.jsonl").read_bytes().split(b"\n")))
+    except OSError:
+        return []
+
+
+def _objects(lines: list[bytes]) -> list[dict[str, Any]]:
+    import json
+
     found: list[dict[str, Any]] = []
-    for line in lines[1 if start else 0 :]:
+    for line in lines:
         try:
             value = json.loads(line)
         except ValueError:
             continue
         if isinstance(value, dict):
             found.append(value)
-    return found[-limit:]
+    return found

@@ -174,6 +174,7 @@ class Report:
     notes: list[str]  # things worth telling, such as an evaluation that ran out of time
     ended_at: float  # unix seconds, UTC
     bad_rows: list[int] = field(default_factory=list)  # rows that alone give no number, where that is the failure
+    judged: list[dict[str, object]] | None = None  # what the judge found, set by set; None where nothing was judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,9 +193,10 @@ class Spec:
     base_fingerprint: str | None
     start_step: int  # global step at which the job began
     checkpoint: str | None  # absolute folder of the verified checkpoint to start from
-    mode: str  # "fresh" (from the base) | "continue" (next job) | "resume" (same job)
+    mode: str  # "fresh" (from the base) | "continue" (next job) | "resume" (same job) | "judge" (trained already)
     seed: int  # of this job: order of rows, dropout
     threads: int
     created_at: float
     left_out: list[int] = field(default_factory=list)  # numbers of rows that are not trained: they gave no number
     rehearsal: list[dict[str, object]] = field(default_factory=list)  # earlier data sets whose rows may be replayed
+    held_out: list[dict[str, object]] = field(default_factory=list)  # all that is never trained: trainer/heldout.py

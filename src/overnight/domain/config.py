@@ -105,7 +105,12 @@ class EvaluationSettings(_Section):
     )
     every_steps: Count = Field(500, description="steps between two evaluations; one more at the end of a job")
     max_examples: Count = Field(200, description="held-out rows used in one evaluation")
-    gate: Literal["off", "warn", "block"] = Field("warn", description="what a worse model leads to")
+    gate: Literal["off", "warn", "block"] = Field(
+        "warn", description="harm to the model: let it pass (off), tell it (warn), or keep the job aside (block)"
+    )
+    gate_margin: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.1, description="share of what earlier jobs taught that a job may undo before the gate calls it harm"
+    )
 
 
 class QueueSettings(_Section):

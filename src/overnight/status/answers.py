@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from overnight.domain.picture import iso
+from overnight.status import judge
 from overnight.status.snapshot import Process, Snapshot
 
 SCHEMA = 1
@@ -31,6 +32,7 @@ def to_json(shot: Snapshot) -> dict[str, Any]:
         "next": shot.next_files,
         "checkpoint": _checkpoint_json(shot),
         "version": shot.version,
+        "judge": judge.to_json(shot.judged),
         "daemon": _process_json(shot.daemon, "state", with_since=True),
         "watchdog": _process_json(shot.watchdog, "state"),
         "trainer": _process_json(shot.trainer, "phase"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from overnight.domain.checkpoint import CheckpointReport
 from overnight.domain.job import Job
 from overnight.domain.picture import Facts, Standing, State, Told, Wish
 from overnight.launchers import processes, whispers
-from overnight.status import pulses
+from overnight.status import judge, pulses
+from overnight.status.judge import Judged
 from overnight.status.pulses import Pulse
 
 NEXT_FILES = 5
@@ -61,6 +62,7 @@ class Snapshot:
     watchdog: Process | None
     trainer: Process | None
     wishes: dict[str, Wish]
+    judged: Judged = field(default_factory=Judged)
     limit: str = ""  # how long the trainer may take for its next move, as the loop last said
 
     @property
@@ -131,6 +133,7 @@ def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snap
         watchdog=_process(watchdog_lock, watchdog_silence or "running"),
         trainer=_trainer(model_lock, heartbeat if attempt is not None else None),
         wishes=wishes,
+        judged=judge.look(layout, connection),
         limit=told.limit if told is not None else "",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from overnight.domain.picture import age, iso
+from overnight.status import judge
 from overnight.status.snapshot import Process, Snapshot
 
 BAR_WIDTH = 24
@@ -51,6 +52,7 @@ def facts(shot: Snapshot) -> list[tuple[str, str]]:
         ("next", ", ".join(shot.next_files)),
         ("checkpoint", _checkpoint(shot)),
         ("version", shot.version or ""),
+        *judge.words(shot.judged),
         ("daemon", _process(shot.daemon, "not running")),
         ("watchdog", _process(shot.watchdog, "not running")),
         ("trainer", _process(shot.trainer, "none")),

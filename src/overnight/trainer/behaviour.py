@@ -3,11 +3,13 @@
 Options stand in the environment variable OVERNIGHT_SIMULATED as ``name=value``, separated by commas: ``step_s`` and
 ``load_s`` (seconds), ``burn_s`` (processor seconds of a step), ``fault=KIND@STEP[:ATTEMPTS]``: at a step within the job
 (0 is while loading), in the first so many attempts of each job; ``slow=KIND@STEP`` with ``slow_s`` (seconds) and
-``items``: honest work that takes long, a ``step``, a ``save``, or an ``evaluation`` of so many items of that length.
+``items``: honest work that takes long, a ``step``, a ``save``, or an ``evaluation`` of so many items of that length;
+``harm=JOB``: the job that makes every held-out set worse. A fault at step 1000000 strikes in the judging.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import threading
 import time
@@ -15,10 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from overnight.domain.attempt import FailureKind
+from overnight.domain.attempt import FailureKind, Spec
+from overnight.domain.judgement import Score
 
 VARIABLE = "OVERNIGHT_SIMULATED"
 MEMORY_MB = 400
+JUDGING = 1_000_000
+"""The step of a fault in the judging."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,7 @@ class Options:
     slow_step: int = -1
     slow_s: float = 0.0
     items: int = 1
+    harm: int = 0
 
 
 def read_options(text: str) -> Options:
@@ -54,7 +60,23 @@ def read_options(text: str) -> Options:
         slow_step=int(slow_step or "-1"),
         slow_s=float(given.get("slow_s", "0")),
         items=int(given.get("items", "1")),
+        harm=int(given.get("harm", "0")),
     )
+
+
+def judge(spec: Spec, options: Options, before_each: Callable[[], None]) -> list[dict[str, object]] | None:
+    """Say of each held-out set that it was learnt or kept, or where harm was ordered that it is worse than before."""
+    found: list[dict[str, object]] = []
+    for one in spec.held_out:
+        if not one["is_judged"]:
+            continue
+        before_each()
+        before, after = (4.0, 0.5) if one["is_own"] else (0.5, 0.5)
+        after = before + (0.5 if one["is_own"] else 2.5) if options.harm == spec.job else after
+        for when, loss in (("after", after), ("before", before)):
+            score = Score(loss=loss, accuracy=1 / (1 + loss), rows=10, tokens=100)
+            found.append({"set": one["id"], "when": when, "score": dataclasses.asdict(score)})
+    return found or None
 
 
 class Fault(Exception):

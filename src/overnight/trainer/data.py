@@ -7,7 +7,8 @@ The account: each row is trained, dropped (nothing supervised is left after the 
 that are not held out is supervised, masked, truncated or dropped, and the four add up to the total. Tokens of held-out
 rows are counted beside it.
 
-Whether a row is held out hangs on its bytes alone: the same row is held out in every job, so it is never trained.
+Whether a row is held out hangs on its bytes alone; one that an earlier job held out is too, also where this job's
+share is smaller (trainer/heldout.py): it is counted beside the others.
 
 Earlier rows that are replayed stand behind the job's own, with numbers that go on; they are counted beside the account.
 """
@@ -32,6 +33,7 @@ from overnight.domain.encoding import Encoded, Encoder, TokenCounts
 from overnight.domain.errors import DataError
 from overnight.domain.held_out import is_held_out as is_held_out
 from overnight.domain.rows import Row, RowProblem, parse_line
+from overnight.trainer.heldout import Earlier
 from overnight.trainer.kept import Kept
 from overnight.trainer.pulse import Pulse
 from overnight.trainer.rehearsal import Rehearsal
@@ -57,6 +59,7 @@ class Account:
     rows: int = 0
     trained: int = 0
     held_out: int = 0
+    held_out_earlier: int = 0  # of these: by an earlier job, not by this one's own share
     dropped: int = 0
     left_out: int = 0
     left_out_tokens: int = 0
@@ -101,6 +104,7 @@ class Account:
             "rows_held_out": self.held_out,
             "rows_left_out": self.left_out,
             "rows_replayed": self.replayed,
+            "rows_held_out_earlier": self.held_out_earlier,
         }
 
 
@@ -125,6 +129,7 @@ def prepare(
     left_out: frozenset[int] = frozenset(),
     kept: Kept | None = None,
     rehearsal: Rehearsal | None = None,
+    earlier: Earlier | None = None,
 ) -> Prepared:
     """Encode the stored rows of a job, or take the tokens that an earlier attempt has kept.
 
@@ -143,7 +148,7 @@ def prepare(
     else:
         files.remove_file(path)
         account, held_out = _encode(
-            rows, encoder, settings, path, dataset_id=dataset_id, left_out=left_out, on_block=on_block,
+            rows, encoder, settings, path, dataset_id=dataset_id, left_out=left_out, earlier=earlier, on_block=on_block,
             rehearsal=rehearsal,
         )  # fmt: skip
         if kept is not None:
@@ -172,22 +177,22 @@ def _encode(
     *,
     dataset_id: str,
     left_out: frozenset[int],
+    earlier: Earlier | None,
     on_block: Callable[[], None],
     rehearsal: Rehearsal | None = None,
 ) -> tuple[Account, list[dict[str, Any]]]:
     """Encode rows into a file; return their account and the held-out ones."""
     account = Account()
     held_out: list[dict[str, Any]] = []
-    share = settings.evaluation.holdout
     digest = hashlib.sha256()
     try:
         with files.open_new(path) as sink, pyarrow.ipc.new_stream(sink, SCHEMA) as writer:
             for chunk in _chunks(rows, digest.update):
-                table = _encode_chunk(chunk, encoder, settings, share, account, held_out, left_out)
+                table = _encode_chunk(chunk, encoder, settings, account, held_out, left_out, earlier)
                 writer.write_batch(table)
                 on_block()
             if rehearsal is not None:
-                _replay(rehearsal, encoder, settings, account, writer, left_out, on_block)
+                _replay(rehearsal, encoder, settings, account, writer, left_out, earlier, on_block)
     except (FileNotFoundError, PermissionError):  # of reading
         raise
     except OSError as error:
@@ -225,10 +230,10 @@ def _encode_chunk(
     chunk: list[tuple[int, bytes]],
     encoder: Encoder,
     settings: Settings,
-    share: float,
     account: Account,
     held_out: list[dict[str, Any]],
     left_out: frozenset[int],
+    earlier: Earlier | None,
 ) -> pyarrow.RecordBatch:
     encoded = encoder.encode_all(
         (_row(number, line) for number, line in chunk),
@@ -241,10 +246,12 @@ def _encode_chunk(
         if item.input_ids:
             account.longest = max(account.longest, len(item.input_ids))
             account.highest_token = max(account.highest_token, *item.input_ids)
-        if is_held_out(line, share):
+        is_own = is_held_out(line, settings.evaluation.holdout)
+        if is_own or (earlier is not None and earlier.hold(line)):
             account.held_out += 1
+            account.held_out_earlier += int(not is_own)
             account.held_out_tokens += item.counts.total
-            if len(held_out) < settings.evaluation.max_examples and not item.is_dropped:
+            if is_own and len(held_out) < settings.evaluation.max_examples and not item.is_dropped:
                 held_out.append({"input_ids": item.input_ids, "labels": item.labels})
             continue
         if number in left_out and not item.is_dropped:
@@ -270,6 +277,7 @@ def _replay(
     account: Account,
     writer: Any,
     left_out: frozenset[int],
+    earlier: Earlier | None,
     on_block: Callable[[], None],
 ) -> None:
     """Write the earlier rows that are replayed behind the job's own."""
@@ -284,9 +292,13 @@ def _replay(
                 supervise=settings.train.supervise,
             )
         )
+        usable = [
+            not item.is_dropped and not (earlier is not None and earlier.hold(line))
+            for line, item in zip(lines, encoded, strict=True)
+        ]
         kept: list[tuple[int, Encoded]] = []
-        for item in encoded:
-            if item.is_dropped:
+        for item, is_usable in zip(encoded, usable, strict=True):
+            if not is_usable:
                 continue
             number += 1
             kept.append((number, item))
@@ -298,7 +310,7 @@ def _replay(
             else:
                 account.replayed_tokens += item.counts.total
         writer.write_batch(_table(kept))
-        return [not item.is_dropped for item in encoded]
+        return usable
 
     done = rehearsal.replay(account.trained + account.left_out, take, on_block)
     account.replayed, account.replayed_wanted = sum(done.taken.values()), done.wanted

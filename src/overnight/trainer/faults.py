@@ -1,7 +1,8 @@
 """Fault points for drills and tests: inert unless the environment variable OVERNIGHT_FAULT arms one.
 
 ``OVERNIGHT_FAULT=SITE:COUNT:ACTION[:once]``, for example ``step:7:kill``. Sites: ``load`` (before torch is imported),
-``step`` (job step about to be made), ``eval`` (batch of an evaluation, counted over the run), ``save`` (a checkpoint is
+``step`` (job step about to be made), ``eval`` (batch of an evaluation, counted over the run), ``judge`` (batch of the
+judging, counted over the run), ``save`` (a checkpoint is
 written and not yet committed, counted over the run), ``rows`` (a forward pass of so many rows has been made), ``row``
 (a forward pass that holds the row of that number), ``report`` (before the last word), ``merge`` (a tensor of a merge is
 about to be written, counted), ``merged`` (a merge is written and not yet read again). With ``once`` only the first

@@ -1,10 +1,11 @@
 """Build, resume, train, save: one job on TRL's SFTTrainer and PEFT, from outside.
 
-Three ways to start, told by the spec:
+Four ways to start, told by the spec:
 
 - ``fresh``: from the base model.
 - ``resume``: the same job goes on, from its own checkpoint, bit for bit. Hugging Face does it: it counts the steps of
   the job, skips the rows served, and restores optimizer, schedule and every random number generator.
+- ``judge``: all is trained and saved, and not yet judged.
 - ``continue``: the next job on the model as it stands. Weights and the optimizer's memory are kept; schedule, order of
   rows and random numbers start anew from the job's own seed; the global step goes on.
 
@@ -26,12 +27,15 @@ from overnight.disk.layout import Layout
 from overnight.disk.tokenizer import load_encoder
 from overnight.domain.attempt import Outcome, Phase, Report
 from overnight.domain.checkpoint import Manifest
+from overnight.domain.encoding import Encoder
 from overnight.trainer import callbacks, data, saving
 from overnight.trainer import model as models
 from overnight.trainer.batches import BatchLog
 from overnight.trainer.committer import Committer
 from overnight.trainer.evaluation import Measure
 from overnight.trainer.guard import Guard
+from overnight.trainer.heldout import Earlier
+from overnight.trainer.judge import Judge, Left
 from overnight.trainer.kept import kept_in
 from overnight.trainer.pulse import Pulse
 from overnight.trainer.rehearsal import rehearsal_of
@@ -54,9 +58,11 @@ def fit(run: Run) -> Report:
     check_start(spec, lineage, manifest, pulse)
     border(run)
     rehearsal = rehearsal_of(spec, run.settings)
+    encoder = load_encoder(base)
+    earlier = Earlier(spec, share=run.settings.evaluation.holdout, on_block=lambda: border(run))
     prepared = data.prepare(
         Path(spec.dataset),
-        load_encoder(base),
+        encoder,
         run.settings,
         dataset_id=spec.dataset_id,
         scratch=run.scratch,
@@ -70,8 +76,10 @@ def fit(run: Run) -> Report:
             settings=run.settings,
             left_out=spec.left_out,
             rehearsal=rehearsal.fingerprint if rehearsal is not None else "",
+            earlier=earlier.ids,
         ),
         rehearsal=rehearsal,
+        earlier=earlier,
     )
     pulse.accounts = prepared.account.numbers()
     pulse.stretch = prepared.account.stretch
@@ -81,7 +89,7 @@ def fit(run: Run) -> Report:
     loaded = models.load(base, start, run.settings, device, seed=spec.seed)
     models.require_room(loaded, longest=prepared.account.longest, highest_token=prepared.account.highest_token)
     border(run)
-    return train(run, lineage, base, prepared, loaded, device, manifest)
+    return train(run, lineage, base, encoder, prepared, loaded, device, manifest)
 
 
 def tell_rows(account: data.Account, pulse: Pulse) -> None:
@@ -89,6 +97,8 @@ def tell_rows(account: data.Account, pulse: Pulse) -> None:
     dropped = {"dropped_rows": account.dropped_rows} if account.dropped else {}
     replayed = {"replayed_from": account.replayed_from} if account.replayed_wanted else {}
     pulse.samples = {**dropped, **replayed} or None
+    if account.held_out_earlier:
+        pulse.note(f"{account.held_out_earlier} rows are not trained: an earlier job holds the same ones out")
     if account.replayed < account.replayed_wanted:
         pulse.note(
             f"train.replay wants {account.replayed_wanted} earlier rows beside this file's, and only"
@@ -115,6 +125,7 @@ def train(
     run: Run,
     lineage: saving.Lineage,
     base: Path,
+    encoder: Encoder,
     prepared: data.Prepared,
     loaded: models.Loaded,
     device: models.Device,
@@ -143,15 +154,30 @@ def train(
     require_steps(trainer, prepared, manifest if spec.mode == "resume" else None, run.settings)
     run.wishes.can_leave_at_once = False
     run.wishes.obey_at_once()
-    pulse.enter(Phase.TRAINING)
-    trainer.train(resume_from_checkpoint=spec.checkpoint if spec.mode == "resume" else None)
+    if spec.mode == "judge" and manifest is not None:
+        pulse.job_step, pulse.job_total, pulse.checkpoint = manifest.job_step, manifest.job_total, manifest.step
+        trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)  # the same number formats as in training
+    else:
+        pulse.enter(Phase.TRAINING)
+        trainer.train(resume_from_checkpoint=spec.checkpoint if spec.mode == "resume" else None)
     pulse.flush()
     if pulse.checkpoint != pulse.step or pulse.job_total is None:
         raise RuntimeError(f"training ended at step {pulse.step}, and the newest checkpoint is {pulse.checkpoint}")
     if pulse.job_step < pulse.job_total:
         reason = leaver.reason or "asked to stop"
         return pulse.report(Outcome.PREEMPTED, f"saved at step {pulse.step} and left: {reason}")
+    return finish(run, measure, Judge(run, trainer, measure, encoder, base))
+
+
+def finish(run: Run, measure: Measure, judge: Judge) -> Report:
+    """Evaluate a job that is trained and saved; return the last word."""
+    pulse = run.pulse
     measure()
+    try:
+        pulse.judged = judge()
+    except Left:
+        reason = run.wishes.reason() or "asked to stop"
+        return pulse.report(Outcome.PREEMPTED, f"all is trained and saved; left before all was judged: {reason}")
     pulse.flush()
     steps = "the one step is" if pulse.job_total == 1 else f"all {pulse.job_total} steps are"
     message = f"{steps} trained and saved at step {pulse.step}"

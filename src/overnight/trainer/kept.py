@@ -23,7 +23,10 @@ from overnight.domain.config import Settings
 from overnight.domain.errors import DiskError
 
 SCHEMA = 1
-CODE = ("domain/*.py", "disk/tokenizer.py", "trainer/data.py", "trainer/kept.py", "trainer/rehearsal.py")
+CODE = (
+    "domain/*.py", "disk/tokenizer.py", "trainer/data.py", "trainer/heldout.py", "trainer/kept.py",
+    "trainer/rehearsal.py",
+)  # fmt: skip
 LIBRARIES = ("jinja2", "pyarrow", "tokenizers", "xxhash")
 
 
@@ -75,12 +78,14 @@ def kept_in(
     settings: Settings,
     left_out: Collection[int] = (),
     rehearsal: str = "",
+    earlier: Collection[str] = (),
 ) -> Kept:
     """Return the place of the tokens that a job needs."""
     facts = {
         "rows": dataset_id,
         "left_out": sorted(left_out),
         "rehearsal": [rehearsal, settings.seed] if rehearsal else None,
+        "held_out_earlier": sorted(earlier),
         "tokenizer": tokenizer,
         "max_length": settings.max_length,
         "supervise": settings.train.supervise,

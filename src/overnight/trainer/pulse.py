@@ -51,6 +51,7 @@ class Pulse:
         self.stretch = 1.0  # how many times longer than the mean the longest row is
         self.accounts: dict[str, int] | None = None
         self.samples: dict[str, object] | None = None
+        self.judged: list[dict[str, object]] | None = None
         self.notes: list[str] = []
         self.waits = ""
         self.phase = Phase.LOADING
@@ -160,6 +161,7 @@ class Pulse:
             samples=self.samples,
             notes=list(self.notes),
             ended_at=time.time(),
+            judged=self.judged,
         )
 
     def _write(self) -> None:
@@ -199,7 +201,7 @@ def _standing(spec: Spec | MergeSpec) -> tuple[int, int, int | None]:
     if isinstance(spec, MergeSpec):
         return spec.step, 0, spec.step
     begun_at = step_of(Path(spec.checkpoint).name) if spec.checkpoint is not None else None
-    is_resumed = begun_at is not None and spec.mode == "resume"
+    is_resumed = begun_at is not None and spec.mode in ("resume", "judge")
     return spec.start_step, (begun_at or 0) - spec.start_step if is_resumed else 0, begun_at
 
 

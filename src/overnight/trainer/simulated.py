@@ -35,7 +35,19 @@ from overnight.domain.merge import MergeSpec
 from overnight.launchers import whispers
 from overnight.launchers.beats import Beat
 from overnight.trainer import failures, faults, simulated_merge
-from overnight.trainer.behaviour import FAULTS, VARIABLE, Fault, Options, die_by, eat, hang, pulse, read_options
+from overnight.trainer.behaviour import (
+    FAULTS,
+    JUDGING,
+    VARIABLE,
+    Fault,
+    Options,
+    die_by,
+    eat,
+    hang,
+    judge,
+    pulse,
+    read_options,
+)
 from overnight.trainer.patience import LONGEST_WAIT_S, LeftUnsaved, Patience
 from overnight.trainer.rehearsal import rehearsal_of
 from overnight.trainer.simulated_save import STATE, Model, Saver
@@ -99,8 +111,7 @@ class Simulation:
         steps = -(-len(order) // epochs // per_step) * epochs
         self.total = self.spec.start_step + steps
         self._enter(Phase.TRAINING)
-        rows_per_epoch = len(order) // epochs
-        steps_per_epoch = steps // epochs
+        rows_per_epoch, steps_per_epoch = len(order) // epochs, steps // epochs
         while self.model.job_step < steps:
             epoch, inside = divmod(self.model.job_step, steps_per_epoch)
             begin = epoch * rows_per_epoch + inside * per_step
@@ -116,7 +127,14 @@ class Simulation:
             had = self.committed is not None or self.spec.checkpoint is not None
             if is_due or self.model.job_step == steps or (self.owns_model() and self.stock.is_lost(had=had)):
                 self._save(steps)
-        return self._report(Outcome.COMPLETED, None, f"{steps} steps trained")
+        judged = judge(self.spec, self.options, self._before_a_set)
+        return dataclasses.replace(self._report(Outcome.COMPLETED, None, f"{steps} steps trained"), judged=judged)
+
+    def _before_a_set(self) -> None:
+        self._enter(Phase.EVALUATING)
+        self._misbehave(JUDGING)
+        if self._is_asked():
+            raise Left
 
     def _setting(self, section: str, name: str) -> int:
         return int(self._section(section)[name])
@@ -138,13 +156,14 @@ class Simulation:
             if report.verdict is not Verdict.VERIFIED or report.manifest is None:
                 raise Fault(FailureKind.CHECKPOINT_CORRUPT, charged=False)
             state = files.read_json(Path(self.spec.checkpoint) / STATE)
-            is_resume = self.spec.mode == "resume"
+            is_resume = self.spec.mode in ("resume", "judge")
             self.model = Model(
                 chain=state["chain"],
                 ledger=state["ledger"],
                 step=report.step,
                 job_step=report.manifest.job_step if is_resume else 0,
             )
+            self.committed = report.step if self.spec.mode == "judge" else None
         elif (begun := Path(self.spec.base_model) / STATE).is_file():  # a version: what was trained is in its weights
             state = files.read_json(begun)
             self.model = Model(chain=state["chain"], ledger=state["ledger"], step=self.spec.start_step, job_step=0)
@@ -297,13 +316,11 @@ class Simulation:
             self.whisper = self.whisper or Beat()
             whispers.say(self.whisper, heartbeat)
 
-    def _report(
-        self, outcome: Outcome, kind: FailureKind | None, message: str, *, charged: bool = False, notes: Any = None
-    ) -> Report:
+    def _report(self, outcome: Outcome, kind: FailureKind | None, message: str, *, charged: bool = False) -> Report:
         return Report(
             attempt=self.spec.attempt, outcome=outcome, kind=kind, message=message, traceback=None, charged=charged,
             step=self.model.step, total=self.total, job_step=self.model.job_step, checkpoint=self.committed,
-            loss=self.loss, eval_loss=None, tokens=None, samples=None, notes=notes or [], ended_at=time.time(),
+            loss=self.loss, eval_loss=None, tokens=None, samples=None, notes=[], ended_at=time.time(),
         )  # fmt: skip
 
     def leave(self) -> ExitCode:

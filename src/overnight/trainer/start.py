@@ -88,7 +88,7 @@ def check_start(spec: Spec, lineage: saving.Lineage, manifest: Manifest | None, 
             fix="see overnight config lock",
         )
     check_device(spec, lineage, manifest)
-    if spec.mode == "resume":
+    if spec.mode in ("resume", "judge"):
         check_resume(spec, lineage, manifest, pulse)
 
 
