@@ -140,9 +140,7 @@ class Simulation:
         return int(self._section(section)[name])
 
     def _section(self, name: str) -> dict[str, Any]:
-        value = self.spec.settings[name]
-        assert isinstance(value, dict)
-        return value
+        return dict(self.spec.settings[name])  # type: ignore[call-overload]
 
     def _load(self) -> None:
         deadline = time.monotonic() + self.options.load_s
@@ -346,8 +344,7 @@ class Simulation:
         attempts.write_report(self.folder, report)
         if self.options.fault == "hang_at_exit":
             hang()
-        codes = {Outcome.COMPLETED: ExitCode.OK, Outcome.PREEMPTED: ExitCode.BUSY}
-        return codes.get(report.outcome, ExitCode.PROBLEM)
+        return {Outcome.COMPLETED: ExitCode.OK, Outcome.PREEMPTED: ExitCode.BUSY}.get(report.outcome, ExitCode.PROBLEM)
 
 
 def main(folder: Path) -> ExitCode:
