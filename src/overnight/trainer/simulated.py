@@ -140,7 +140,9 @@ class Simulation:
         return int(self._section(section)[name])
 
     def _section(self, name: str) -> dict[str, Any]:
-        return dict(self.spec.settings[name])  # type: ignore[call-overload]
+        value = self.spec.settings[name]
+        assert isinstance(value, dict)
+        return value
 
     def _load(self) -> None:
         deadline = time.monotonic() + self.options.load_s
