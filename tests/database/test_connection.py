@@ -38,6 +38,16 @@ def test_a_damaged_database_is_told_and_left_as_it_is(tmp_path: Path, data: byte
     assert path.read_bytes() == data
 
 
+def test_an_emptied_database_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"")
+    for way in (connect, connect_readonly):
+        with pytest.raises(OvernightError, match="damaged") as told:
+            way(path)
+        assert told.value.code == "database"
+    assert path.read_bytes() == b""
+
+
 def test_a_newer_database_is_refused_untouched(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     connection = connect(path, create=True)

@@ -47,6 +47,7 @@ def up(
     layout = layout_of(context)
     if not os.access(layout.database, os.W_OK):  # another user's: who is at work there is the better answer
         life.refuse_when_held(layout)
+    _mend_database(context)
     with opened(context) as (layout, connection):
         started = life.up(layout, connection, now=time.time())
         if as_json:
@@ -59,6 +60,17 @@ def up(
             raise typer.Exit(ending.exit_code)
 
 
+def _mend_database(context: typer.Context) -> None:
+    """Make a lost database anew from what lies in the workspace, and say so; raises where that is not exact."""
+    from overnight import rebuilding
+
+    mended = rebuilding.mend(layout_of(context), now=time.time())
+    if mended is not None:
+        output.say(f"{mended.why}: it was made anew from what lies here, {mended.jobs} jobs")
+        for line in [*mended.notes, *(f"the damaged file is kept as .overnight/{name}" for name in mended.kept)]:
+            output.say(line)
+
+
 @app.command(short_help="Save at the next step border, then end everything.")
 def down(
     context: typer.Context,
@@ -67,13 +79,17 @@ def down(
 ) -> None:
     """Save at the next step border, then end everything of this workspace."""
     from overnight.control import life
-    from overnight.domain.errors import DiskError
+    from overnight.domain.errors import DiskError, OvernightError
 
     try:
         with opened(context) as (layout, connection):
             ended = life.down(layout, connection, now=time.time(), is_quick=now)
     except DiskError as error:  # also of a database that cannot even be opened for writing
         ended = life.down_by_signals(layout_of(context), is_quick=now, why=error.found or error.what)
+    except OvernightError as error:
+        if error.code != "database":
+            raise
+        ended = life.down_by_signals(layout_of(context), is_quick=now, why=error.what)
     if as_json:
         output.print_json({"ok": True, "was_running": ended.was_running, "message": ended.message})
     else:

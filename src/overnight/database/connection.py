@@ -31,10 +31,13 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
             "The workspace has no database",
             found=f"no file {path}",
             expected="the file that overnight init makes",
-            fix="restore it from a backup, or make a new workspace with overnight init",
+            fix="overnight up makes it anew from what lies in the workspace, where that is exact",
+            code="database",
         )
     connection = _open(path)
     try:
+        if not create:
+            _refuse_empty(connection, path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -46,6 +49,18 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
         connection.close()
         raise _told(error, path) from error
     return connection
+
+
+def _refuse_empty(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise OvernightError for a file that holds no database: made one silently, it would forget every job."""
+    if migrating.format_of(connection) == 0:
+        raise OvernightError(
+            "The database is damaged",
+            found=f"{path} is empty",
+            expected="the database of this workspace",
+            fix="overnight up makes it anew from what lies in the workspace, where that is exact",
+            code="database",
+        )
 
 
 def takes_writes(connection: sqlite3.Connection) -> bool:
@@ -140,7 +155,8 @@ def damaged(error: sqlite3.DatabaseError, path: Path) -> OvernightError:
         "The database is damaged",
         found=f"{path}: {error}",
         expected="an SQLite database",
-        fix="end everything with overnight down, then restore it from a backup; the checkpoints stay",
+        fix="end everything with overnight down; overnight up then makes it anew from what lies here, where that is"
+        " exact; datasets and checkpoints stay",
         code="database",
     )
 
