@@ -6,16 +6,30 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from blake3 import blake3
 
 from overnight.control import versions as control
-from overnight.disk import files, transition
+from overnight.disk import files, transition, workspace
 from overnight.domain.version import Version
 from simulated_rig import Rig
 
 
 class VersionRig(Rig):
     """The rig, with versions."""
+
+    @classmethod
+    def at(cls, root: Path, monkeypatch: pytest.MonkeyPatch | None = None) -> VersionRig:
+        """Return the rig of a workspace that is there already."""
+        made = cls.__new__(cls)
+        made.layout = workspace.open_workspace(root)
+        made.processes, made.options, made._monkeypatch, made._contexts = [], "", monkeypatch, []
+        return made
+
+    @staticmethod
+    def hashes(folder: Path, root: Path) -> dict[str, str]:
+        """Return the hash of each file below a folder, by its path below another one."""
+        return {str(path.relative_to(root)): hashed(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
     def train(self, name: str, *, rows: int = 32) -> None:
         """Train one file to its end."""

@@ -7,7 +7,7 @@ is made, nothing new is launched.
 from __future__ import annotations
 
 from overnight.daemon.context import Context, Moment
-from overnight.database import events, intents, queue
+from overnight.database import events, intents, pauses, queue
 from overnight.disk import attempts, files, locked
 from overnight.domain.errors import ExitCode
 from overnight.domain.picture import doing
@@ -51,7 +51,7 @@ def why_wait(context: Context) -> str | None:
         return f"{holder['what']}{how} (pid {holder.get('pid', 'unknown')})"
     if layout.transition.exists():
         return "a version change that was begun is brought to its end"
-    if context.wishes.version is not None and half_trained(layout, context.connection) is None:
+    if context.wishes.version is not None and not _is_in_a_job(context):
         return "a version is made first, as was wished"
     return None
 
@@ -71,7 +71,14 @@ def _may_begin(context: Context, now: Moment) -> bool:
         return False
     if files.lock_holder(context.layout.checkpoints_lock) is not None:
         return False
-    return half_trained(context.layout, context.connection) is None
+    return not _is_in_a_job(context)
+
+
+def _is_in_a_job(context: Context) -> bool:
+    """Return whether a job was begun that is not over: it goes first, and the version is made behind it."""
+    if half_trained(context.layout, context.connection) is not None:
+        return True
+    return pauses.last_begun(context.connection) is not None
 
 
 def _begin(context: Context, now: Moment) -> None:
