@@ -22,6 +22,9 @@ from overnight.domain.shapes import misfit
 from overnight.domain.start import Base, Start
 from overnight.domain.version import Version, number_of
 
+CHANGES = ("version.published", "version.rolled_back", "job.keep_aside", "job.accept")
+"""Events after which the model stands elsewhere; each tells its newest checkpoint from then on."""
+
 ADAPTER = "adapter_model.safetensors"
 REREAD_BYTES = 16 << 20
 """Smaller files of a base model (settings, tokenizer, template) are read each time: nothing is taken on trust there."""
@@ -49,7 +52,7 @@ def ever_committed(layout: Layout, connection: Connection | None) -> int | None:
     if connection is None:
         return told_step(layout)
     committed = events.newest_of(connection, "checkpoint.committed")
-    changes = [events.newest_of(connection, kind) for kind in ("version.published", "version.rolled_back")]
+    changes = [events.newest_of(connection, kind) for kind in CHANGES]
     change = max((one for one in changes if one is not None), key=lambda one: int(one["id"]), default=None)
     if change is not None and (committed is None or committed["id"] < change["id"]):
         step = change["data"].get("checkpoint")

@@ -88,8 +88,8 @@ def test_nothing_leaves_an_end(module: Any, states: Any, moves: Any, starts: Any
     assert [(s, v) for s, v in module.MOVES if s in ends] == []
 
 
-def test_an_ended_job_is_left_by_resubmit_only() -> None:
-    assert {verb for state, verb in job.MOVES if state in ENDED} == {JobMove.RESUBMIT}
+def test_an_ended_job_is_left_by_the_operator_only() -> None:
+    assert {verb for state, verb in job.MOVES if state in ENDED} == {JobMove.RESUBMIT, JobMove.ACCEPT}
 
 
 def test_an_attempt_id_sorts_as_it_was_launched() -> None:

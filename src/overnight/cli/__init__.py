@@ -20,8 +20,8 @@ from overnight.domain.errors import DiskError, ExitCode, OvernightError, UsageEr
 PROGRAM = "overnight"
 VERBS = (
     "init", "up", "down", "pause", "resume", "skip", "stop", "add", "queue", "cancel", "retry", "move", "validate",
-    "status", "logs", "events", "config", "checkpoints", "verify", "judge", "doctor", "cleanup", "crashes",
-    "consolidate", "versions", "demo",
+    "status", "logs", "events", "config", "checkpoints", "verify", "judge", "accept", "discard",
+    "doctor", "cleanup", "crashes", "consolidate", "versions", "demo",
 )  # fmt: skip
 """Every verb, in the order of the help."""
 

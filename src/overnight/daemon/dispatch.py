@@ -11,6 +11,7 @@ from pathlib import Path
 
 from overnight import starting
 from overnight.daemon import (
+    aside,
     gatekeeping,
     holding,
     launching,
@@ -64,6 +65,9 @@ def _launch(context: Context, job: Job, newest: CheckpointReport | None, now: Mo
         _wait(context, f"{what} (pid {other.get('pid', 'unknown')}); waiting for its end", now)
         return
     try:
+        if not _is_still_newest(context, newest):
+            context.errands.forget("newest")
+            return  # a job that was kept aside has just been accepted: the next tick reads it
         if not versioning.is_as_planned(context, context.limits.base_model):
             return  # another version came into use since the settings were read: the next tick reads them
         version = starting.version_begun(context.layout) if newest is None else None
@@ -72,6 +76,12 @@ def _launch(context: Context, job: Job, newest: CheckpointReport | None, now: Mo
         launching.launch(context, job, plan, now)
     finally:
         lock.release()
+
+
+def _is_still_newest(context: Context, newest: CheckpointReport | None) -> bool:
+    """Return whether the model still stands where it stood when it was read."""
+    now = checkpoints.newest_complete(context.layout.model)
+    return (now.step if now is not None else None) == (newest.step if newest is not None else None)
 
 
 def _next_job(context: Context, now: Moment) -> Job | None:
@@ -166,6 +176,9 @@ def _hindrance(context: Context, now: Moment) -> str | None:
             f"the disk is nearly full: {free / 1e9:.2f} GB are free, disk.min_free_gb is"
             f" {context.limits.disk.min_free_gb:g}; goes on by itself when there is space"
         )
+    moving = aside.why_wait(context)
+    if moving is not None:
+        return moving
     no_room = room.hindrance(context)
     if no_room is not None:
         return no_room

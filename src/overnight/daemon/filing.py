@@ -9,7 +9,7 @@ import sqlite3
 from typing import Any
 
 from overnight.daemon.context import Context, Moment
-from overnight.database import arrivals, queue
+from overnight.database import arrivals, candidates, queue
 from overnight.disk import views
 from overnight.domain.attempt import Attempt
 from overnight.domain.errors import DiskError
@@ -64,7 +64,10 @@ def _file(context: Context, job: Job) -> None:
 
 
 def report_of(connection: sqlite3.Connection, job: Job) -> dict[str, Any]:
-    """Return what stands beside the file of a job that was not trained to the end."""
+    """Return what stands beside the file of a job that was not trained to the end, or is kept aside."""
+    candidate = candidates.find(connection, job.id)
+    is_kept = candidate is not None and candidate.state == candidates.KEPT
+    to_do = f"overnight accept {job.id} makes it the model all the same, overnight discard {job.id} drops it"
     return {
         "schema": SCHEMA,
         "file": job.file,
@@ -73,7 +76,7 @@ def report_of(connection: sqlite3.Connection, job: Job) -> dict[str, Any]:
         "reason": job.reason,
         "attempts": [_attempt(attempt) for attempt in queue.attempts_of(connection, job.id)],
         **queue.accounting(connection, job.id),
-        "to_do": f"overnight retry {job.id} queues it again",
+        "to_do": to_do if is_kept else f"overnight retry {job.id} queues it again",
     }
 
 

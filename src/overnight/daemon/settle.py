@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from overnight.daemon import crashing, filing, gatekeeping, repairing
+from overnight.daemon import aside, crashing, filing, gatekeeping, repairing
 from overnight.daemon.context import Context, Moment
 from overnight.database import crashes as stored
 from overnight.database import intents, queue
 from overnight.disk import attempts, trust
-from overnight.domain import hold, retry
+from overnight.domain import gate, hold, retry
 from overnight.domain.attempt import Attempt, FailureKind, Outcome, Report
 from overnight.domain.checkpoint import CheckpointReport, Verdict
 from overnight.domain.job import Job, JobMove, JobState
@@ -29,6 +29,7 @@ def settle_attempts(context: Context, now: Moment) -> None:
         if judged is not None:
             crashing.expect(context, judged)
     _withdraw_stale(context, now)
+    aside.accept_begun(context, now)
     filing.file_ended(context, now)
 
 
@@ -39,13 +40,19 @@ def _settle(context: Context, attempt: Attempt, now: Moment) -> Attempt | None:
         return None
     assert job is not None
     report = attempts.read_report(context.layout.attempt(attempt.id))
+    if aside.is_begun(context, job):
+        return attempt if aside.finish(context, job, now) else None
     if attempt.outcome is Outcome.COMPLETED:
         final = _final_checkpoint(context, job, attempt, report)
         if final is None:
             return None
         if final.verdict is Verdict.VERIFIED:
-            gatekeeping.judge(context, job, report, now)
-            _finish(context, job, attempt, report, now)
+            decision = gatekeeping.judge(context, job, report, now)
+            _account(context, job, report)
+            if decision is not None and decision.verdict is gate.Verdict.BLOCKED:
+                aside.begin(context, job, step=final.step, reason=decision.reason, now=now)
+                return attempt if aside.finish(context, job, now) else None
+            _finish(context, job, attempt, now)
             return attempt
         reason = f"the checkpoint of its last step is {final.verdict.value}: {final.reason}"
         attempt = replace(
@@ -73,7 +80,7 @@ def _final_checkpoint(context: Context, job: Job, attempt: Attempt, report: Repo
     return found
 
 
-def _finish(context: Context, job: Job, attempt: Attempt, report: Report | None, now: Moment) -> None:
+def _account(context: Context, job: Job, report: Report | None) -> None:
     if report is not None:
         queue.set_steps(context.connection, job.id, report.job_step)  # a quick job was never seen at work
         counted = queue.accounting(context.connection, job.id)
@@ -86,6 +93,9 @@ def _finish(context: Context, job: Job, attempt: Attempt, report: Report | None,
             "notes": report.notes,
         }
         queue.set_accounting(context.connection, job.id, {**counted, "trained": trained})
+
+
+def _finish(context: Context, job: Job, attempt: Attempt, now: Moment) -> None:
     moved = queue.move(
         context.connection, job.id, JobMove.FINISH, expected=JobState.RUNNING, reason=attempt.reason or "trained",
         now=now.unix, attempt=attempt.id,

@@ -217,7 +217,10 @@ def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Run a change: all or nothing, and no other writer in between."""
+    """Run a change: all or nothing, and no other writer in between; inside another change it is a part of that."""
+    if connection.in_transaction:
+        yield connection
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection

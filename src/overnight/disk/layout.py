@@ -94,6 +94,11 @@ class Layout:
         return self.state / "attempts"
 
     @property
+    def candidates(self) -> Path:
+        """Jobs that the gate keeps aside: one folder an attempt."""
+        return self.state / "candidates"
+
+    @property
     def trash(self) -> Path:
         return self.state / "trash"
 

@@ -7,7 +7,7 @@ r"""A job: one queued piece of work, and the only moves it can make.
       |   cancel        retry |   give_up ----> FAILED
       |     \              |  |                  |
       |      v             |  skip --> SKIPPED    |
-      |   CANCELLED <-cancel                |     |
+      |   CANCELLED <-cancel                |     | keep_aside ----> FAILED ---accept---> SUCCEEDED
       +-------+---- resubmit ---------------+-----+
 
     QUEUED -> RUNNING              dispatch
@@ -16,9 +16,12 @@ r"""A job: one queued piece of work, and the only moves it can make.
     RUNNING -> SKIPPED             skip
     RUNNING -> SUCCEEDED           finish
     RUNNING -> FAILED              give_up
+    RUNNING -> FAILED              keep_aside
+    FAILED -> SUCCEEDED            accept
     FAILED | CANCELLED | SKIPPED -> QUEUED  resubmit
 
-REJECTED is set once, at intake, and is final: drop a mended file instead.
+A job is kept aside where the gate blocks it: it is trained, and the model stands where it stood before; accepted, it
+becomes the model after all. REJECTED is set once, at intake, and is final: drop a mended file instead.
 """
 
 from __future__ import annotations
@@ -56,6 +59,8 @@ class JobMove(StrEnum):
     SKIP = "skip"
     FINISH = "finish"
     GIVE_UP = "give_up"
+    KEEP_ASIDE = "keep_aside"
+    ACCEPT = "accept"
     RESUBMIT = "resubmit"
 
 
@@ -67,6 +72,8 @@ MOVES: dict[tuple[JobState, JobMove], JobState] = {
     (JobState.RUNNING, JobMove.SKIP): JobState.SKIPPED,
     (JobState.RUNNING, JobMove.FINISH): JobState.SUCCEEDED,
     (JobState.RUNNING, JobMove.GIVE_UP): JobState.FAILED,
+    (JobState.RUNNING, JobMove.KEEP_ASIDE): JobState.FAILED,
+    (JobState.FAILED, JobMove.ACCEPT): JobState.SUCCEEDED,
     (JobState.FAILED, JobMove.RESUBMIT): JobState.QUEUED,
     (JobState.CANCELLED, JobMove.RESUBMIT): JobState.QUEUED,
     (JobState.SKIPPED, JobMove.RESUBMIT): JobState.QUEUED,

@@ -7,7 +7,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from overnight.database import judgements
+from overnight.database import candidates, judgements
+from overnight.database.candidates import Candidate
 from overnight.database.judgements import Judgement
 from overnight.disk import config
 from overnight.disk.layout import Layout
@@ -27,6 +28,7 @@ class Judged:
     last: Judgement | None = None  # the job that was judged last
     own: Cell | None = None  # what it taught
     skills: tuple[Skill, ...] = ()  # of the model as it stands
+    kept: tuple[Candidate, ...] = ()  # jobs that the gate keeps aside
     gate: str = "warn"
     holdout: float = 0.0
 
@@ -47,7 +49,8 @@ def look(layout: Layout, connection: sqlite3.Connection) -> Judged:
     if known is None or known[0] != state:
         known = _SEEN[key] = state, _read(connection)
     gate, holdout = _settings(layout)
-    return dataclasses.replace(known[1], gate=gate, holdout=holdout)
+    kept = tuple(candidates.in_state(connection, candidates.KEPT))
+    return dataclasses.replace(known[1], gate=gate, holdout=holdout, kept=kept)
 
 
 def _read(connection: sqlite3.Connection) -> Judged:
@@ -113,6 +116,19 @@ def to_json(judged: Judged) -> dict[str, Any]:
         "last": None if judged.last is None else _judgement_json(judged.last),
         "learnt": None if judged.own is None else _cell_json(judged.own),
         "skills": [_skill_json(skill) for skill in judged.skills],
+        "kept_aside": [
+            {
+                "job": one.job,
+                "file": one.file,
+                "step": one.step,
+                "start_step": one.start_step,
+                "reason": one.reason,
+                "since": iso(one.at),
+                "accept": f"overnight accept {one.job}",
+                "discard": f"overnight discard {one.job}",
+            }
+            for one in judged.kept
+        ],
     }
 
 
@@ -123,6 +139,7 @@ def words(judged: Judged) -> list[tuple[str, str]]:
         ("learnt", _learnt_words(judged)),
         ("forgotten", _forgotten_words(judged)),
         ("gate", f"{judged.gate}, {blind}" if blind else ""),
+        *(("kept aside", _kept_words(one)) for one in judged.kept),
     ]
 
 
@@ -131,6 +148,8 @@ def _learnt_words(judged: Judged) -> str:
     if last is None:
         return ""
     verdict = "" if last.verdict == "passed" else f"; {last.verdict}: {last.reason}"
+    if any(one.job == last.job for one in judged.kept):
+        verdict = "; blocked"  # the reason stands in a line of its own
     figures = told(judged.own) if judged.own is not None else "no rows of its own are held out"
     return f"{last.file} (job {last.job}): {figures}{verdict}"
 
@@ -144,6 +163,13 @@ def _forgotten_words(judged: Judged) -> str:
     named = [f"{skill.held_out.file} {forgotten_words(skill)}" for skill in worst]
     rest = len(earlier) - len(worst)
     return ", ".join([*named, *([f"{rest} more less"] if rest else [])])
+
+
+def _kept_words(one: Candidate) -> str:
+    return (
+        f"{one.file} (job {one.job}): {one.reason}; overnight accept {one.job} makes it the model,"
+        f" overnight discard {one.job} drops it"
+    )
 
 
 def _judgement_json(one: Judgement) -> dict[str, Any]:
