@@ -6,7 +6,17 @@ import random
 
 import pytest
 
-from overnight.domain.rehearsal import Source, Trained, draw, fingerprint, num_wanted, quotas, sources_of
+from overnight.domain.rehearsal import (
+    Source,
+    Trained,
+    draw,
+    fingerprint,
+    in_the_model,
+    name_of_row,
+    num_wanted,
+    quotas,
+    sources_of,
+)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9])
@@ -102,3 +112,19 @@ def test_the_fingerprint_tells_every_change_of_what_is_replayed() -> None:
     ]
     assert len(set(variants)) == len(variants)
     assert fingerprint(0.5, [a, b]) == variants[0]
+
+
+def test_a_job_counts_as_earlier_where_the_model_was_trained_on_it_and_did_not_go_back_since() -> None:
+    jobs = [
+        Trained(dataset="a", holdout=0, left_out=[], job=1, end_step=10),
+        Trained(dataset="b", holdout=0, left_out=[], job=2, end_step=20),
+        Trained(dataset="c", holdout=0, left_out=[], job=3, end_step=15),
+    ]
+    assert [one.job for one in in_the_model(jobs, known={1, 3}, step=15)] == [1, 3]
+    assert [one.job for one in in_the_model(jobs, known={1, 2, 3}, step=15)] == [1, 3]
+    assert [one.job for one in in_the_model(jobs, known=None, step=None)] == [1, 2, 3]
+
+
+def test_a_replayed_row_is_not_taken_for_one_of_the_job_s_own_file() -> None:
+    assert name_of_row(30, own=30) == "30"
+    assert name_of_row(32, own=30) == "2 of those replayed from earlier files"

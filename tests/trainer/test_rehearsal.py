@@ -173,3 +173,16 @@ def test_a_resume_that_would_replay_other_rows_is_refused(tmp_path: Path) -> Non
     report = rig.run(rig.spec(1, rig.layout.rows(own), rehearsal=sources(first, second)))
     assert (report.outcome, report.kind) == (Outcome.CRASHED, FailureKind.CHECKPOINT_MISMATCH)
     assert "replay other earlier rows" in report.message
+
+
+def test_a_replayed_row_that_gives_no_number_is_named_as_one_and_can_be_left_out(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, train__replay=0.5, train__nan_rows="skip")
+    first, own = store(rig, sums(1, 12)), store(rig, sums(2, 12))
+    path = rig.layout.rows(own)
+    report = rig.run(rig.spec(1, path, rehearsal=sources(first)), fault="row:14:nan")
+    assert (report.kind, report.bad_rows) == (FailureKind.NAN_LOSS, [14])
+    assert "2 of those replayed from earlier files" in report.message
+    report = rig.run(rig.spec(1, path, rehearsal=sources(first), left_out=[14]), fault="row:14:nan")
+    assert report.outcome is Outcome.COMPLETED
+    assert report.tokens is not None
+    assert (report.tokens["rows_replayed"], report.tokens["rows_left_out"]) == (12, 1)

@@ -17,6 +17,7 @@ from overnight.disk.layout import Layout
 from overnight.domain import rehearsal
 from overnight.domain.job import Job
 from overnight.domain.rehearsal import Source
+from overnight.publishing import lineage
 
 
 def is_decided(context: Context, job: Job, now: Moment) -> bool:
@@ -24,7 +25,12 @@ def is_decided(context: Context, job: Job, now: Moment) -> bool:
     if context.limits.train.replay == 0 or job.steps is not None:  # once it was trained nothing is decided any more
         return True
     counted = queue.accounting(context.connection, job.id)
-    sources = rehearsal.sources_of(trained_jobs(context.connection), dataset=job.dataset or "")
+    jobs = rehearsal.in_the_model(
+        trained_jobs(context.connection),
+        known=lineage.jobs(context.layout, context.connection),
+        step=lineage.step(context.layout),
+    )
+    sources = rehearsal.sources_of(jobs, dataset=job.dataset or "")
     asked = [asdict(source) for source in sources]
     recorded = counted.get("rehearsal")
     if recorded is not None and (job.settings is not None or recorded["asked"] == asked):

@@ -12,6 +12,7 @@ from overnight.domain import bad_rows, micro_batch
 from overnight.domain.attempt import Attempt, FailureKind, Report
 from overnight.domain.config import Settings
 from overnight.domain.job import Job
+from overnight.domain.rehearsal import name_of_row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,6 @@ def _without_rows(context: Context, job: Job, settings: dict[str, Any], report: 
     left_out = bad_rows.left_out(accounting.get("left_out", []), report.bad_rows, of=job.examples)
     if left_out is None:
         return None
-    named = ", ".join(map(str, report.bad_rows[:20]))
+    named = ", ".join(name_of_row(number, own=job.examples) for number in report.bad_rows[:20])
     words = f"without rows {named} (train.nan_rows is skip; {len(left_out)} of {job.examples} rows are left out now)"
     return Repair(words=words, accounting={**accounting, "left_out": left_out})

@@ -12,7 +12,8 @@ from overnight.domain.rehearsal import Trained
 def trained_jobs(connection: sqlite3.Connection) -> list[Trained]:
     """Return them, the first one first; a job that was set aside before its end is none."""
     rows = connection.execute(
-        "SELECT dataset, examples, settings, accounting FROM jobs"
+        "SELECT id, dataset, examples, settings, accounting, coalesce(start_step, 0) + coalesce(steps, 0) AS end_step"
+        " FROM jobs"
         " WHERE state = ? AND dataset IS NOT NULL ORDER BY finished_at, id",
         (JobState.SUCCEEDED.value,),
     )
@@ -20,6 +21,8 @@ def trained_jobs(connection: sqlite3.Connection) -> list[Trained]:
         Trained(
             dataset=row["dataset"],
             holdout=_holdout(row["settings"]),
+            job=row["id"],
+            end_step=row["end_step"],
             left_out=[number for number in _left_out(row["accounting"]) if number <= row["examples"]],
         )
         for row in rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -40,6 +40,8 @@ class Trained:
     dataset: str
     holdout: float
     left_out: list[int]
+    job: int = 0
+    end_step: int = 0  # global step
 
 
 def sources_of(jobs: Iterable[Trained], *, dataset: str) -> list[Source]:
@@ -58,6 +60,17 @@ def sources_of(jobs: Iterable[Trained], *, dataset: str) -> list[Source]:
             left_out=sorted({*known.left_out, *job.left_out}),
         )
     return list(found.values())
+
+
+def in_the_model(jobs: Iterable[Trained], *, known: Set[int] | None, step: int | None) -> list[Trained]:
+    """Return the jobs that the model as it stands was trained on.
+
+    ``known`` are their numbers, as far as anybody can tell; a job that ended beyond ``step``, where the model stands,
+    is none: the model went back.
+    """
+    return [
+        job for job in jobs if (known is None or job.job in known) and (step is None or job.end_step <= step)
+    ]  # fmt: skip
 
 
 def num_wanted(own: int, share: float) -> int:
@@ -95,6 +108,11 @@ def draw(numbers: Iterable[int], quota: int, *, seed: int, dataset: str, source:
         return hashlib.blake2b(number.to_bytes(8, "big"), key=key, digest_size=8).digest(), number
 
     return heapq.nsmallest(quota, numbers, key=rank)
+
+
+def name_of_row(number: int, *, own: int) -> str:
+    """Return how a row is named to people: replayed ones have the numbers behind those of the job's own file."""
+    return str(number) if number <= own else f"{number - own} of those replayed from earlier files"
 
 
 def fingerprint(share: float, sources: Sequence[Source]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from overnight.domain.rehearsal import name_of_row
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -27,9 +29,15 @@ class BatchLog:
     """
 
     def __init__(
-        self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]], left_out: Iterable[int] = (), *, blank: int = 0
+        self,
+        collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+        left_out: Iterable[int] = (),
+        *,
+        blank: int = 0,
+        own: int | None = None,  # rows of the job's own file; what is replayed has higher numbers
     ) -> None:
         self.collate = collate
+        self.own = own
         self.left_out = frozenset(left_out)
         self._nothing = {"input_ids": [blank, blank], "labels": [-100, -100]}
         self._ahead: deque[Batch] = deque()
@@ -49,6 +57,10 @@ class BatchLog:
         if len(kept) < len(examples):
             examples = [{**one, **self._nothing} if one["row"] in self.left_out else one for one in examples]
         return self.collate(examples)
+
+    def names(self, rows: Iterable[int]) -> str:
+        """Return rows as they are named to people."""
+        return ", ".join(name_of_row(number, own=number if self.own is None else self.own) for number in rows)
 
     def next(self) -> Batch:
         """Return what the forward pass that comes next holds."""

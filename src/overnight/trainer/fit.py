@@ -134,7 +134,8 @@ def train(
     """Run the trainer, evaluate at the end, and say how it went."""
     spec, pulse = run.spec, run.pulse
     trainer = build(run, prepared, loaded, device)
-    batches = BatchLog(trainer.data_collator, spec.left_out, blank=loaded.tokenizer.pad_token_id or 0)
+    blank, own = loaded.tokenizer.pad_token_id or 0, prepared.account.rows
+    batches = BatchLog(trainer.data_collator, spec.left_out, blank=blank, own=own)
     trainer.data_collator = batches
     guard = Guard(batches, pulse, run.faults)
     guard.watch(trainer.model)

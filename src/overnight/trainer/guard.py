@@ -112,7 +112,7 @@ class Guard(transformers.TrainerCallback):  # type: ignore[misc]
         offset: int = 1,
     ) -> NonFiniteError:
         step = state.global_step + offset
-        in_rows = f", in rows {', '.join(map(str, rows[:NAMED_ROWS]))}" if rows else ""
+        in_rows = f", in rows {self.batches.names(rows[:NAMED_ROWS])}" if rows else ""
         epoch = f"{state.epoch:.2f}" if state.epoch is not None else "0"
         error = NonFiniteError(
             f"The {what} is no number at step {step} of this job (epoch {epoch}{in_rows})",
