@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from overnight.daemon import backing
 from overnight.database import events
 from overnight.disk import backups, files
+from overnight.launchers import guards
 from simulated_rig import Rig
 
 
@@ -153,28 +155,21 @@ def test_a_copy_damaged_later_is_told_counts_no_more_and_is_made_again(rig: Rig,
     assert copies(place) == ["checkpoint-4"]
 
 
-def hangs_in_the_pipe(rig: Rig) -> bool:
-    """Whether the process that makes copies waits where the kernel says, as far as it says."""
-    holder = files.lock_holder(rig.layout.backup_lock)
-    if not holder:
-        return False
-    try:
-        where = Path(f"/proc/{holder['pid']}/wchan").read_text()
-    except OSError:
-        return False
-    return where in ("", "0") or "partner" in where or "fifo" in where or "pipe" in where
+def test_a_second_place_that_hangs_holds_nobody_up_and_is_told(
+    rig: Rig, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(places: object) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
 
-
-def test_a_second_place_that_hangs_holds_nobody_up_and_its_process_ends_with_the_loop(rig: Rig, place: Path) -> None:
-    os.mkfifo(place / backups.MARKER)  # whoever reads it waits for ever
+    monkeypatch.setattr(guards, "start_backup", hang)
+    monkeypatch.setattr(backing, "SLOW_S", 0.0)
     rig.make(files=2, rows=32, backup__path=str(place))
-    loop = rig.start_loop()
-    rig.wait(lambda: hangs_in_the_pipe(rig), timeout=180, what="the backup")  # a first try may be refused: too busy
-    rig.wait(rig.is_done, timeout=120, what="the training")
-    assert hangs_in_the_pipe(rig)
-    loop.send_signal(signal.SIGKILL)
-    loop.wait()
-    rig.wait(lambda: files.lock_holder(rig.layout.backup_lock) is None, timeout=60, what="the end of the backup")
+    context = rig.context()
+    rig.tick_until(context, lambda: rig.is_done() and rig.events("backup.slow"), timeout=60)
+    child = context.helpers["backup"]
+    assert child.poll() is None
+    assert len(rig.events("backup.slow")) == 1
+    child.kill()
 
 
 def test_a_backup_that_is_killed_again_and_again_gets_there(rig: Rig, place: Path) -> None:
