@@ -7,8 +7,10 @@ prepared. From then on the version, config.json's base model, the lock and the n
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,9 @@ from overnight.publishing.resting import at_rest
 
 WHAT = "a version is being made"
 FIX = "wait for its end, or overnight pause, then try again; overnight consolidate --wait does so by itself"
+PROBES, PROBE_BYTES = 3, 100_000
+"""So many rows of the newest data are asked, none longer than that."""
+
 INODES = 64
 """A version takes fewer files than that."""
 
@@ -223,11 +228,30 @@ def _spec(layout: Layout, ground: Ground, staging: Path, *, now: float) -> Merge
         method=settings.method,
         target=str(staging),
         step=ground.newest.step,
+        probes=_probes(layout.rows(ground.manifest.dataset_id)),
         seed=settings.seed,
         threads=settings.train.threads or usable_threads(),
         device="cpu",
         created_at=now,
     )
+
+
+def _probes(rows: Path) -> list[str]:
+    """Return the texts of a few rows of the newest data: what was learnt last is asked as well."""
+    probes: list[str] = []
+    with contextlib.suppress(OSError, ValueError, RecursionError), open(rows, "rb") as file:
+        for line in itertools.islice(file, PROBES):
+            if len(line) <= PROBE_BYTES:
+                probes.append("\n".join(_texts(json.loads(line))))
+    return [probe for probe in probes if probe.strip()]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def _compare(version: Version, report: MergeReport) -> None:
