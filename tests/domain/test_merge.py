@@ -12,10 +12,15 @@ from overnight.domain.picture import doing
 
 
 def test_the_coarsest_number_format_gives_the_limit() -> None:
-    assert tolerance_of(["F32"]) == FLOAT32_TOLERANCE == 1e-5
-    assert tolerance_of(["F32", "BF16"]) == tolerance_of(["BF16"]) > tolerance_of(["F16"]) > FLOAT32_TOLERANCE
+    def limit(*formats: str, largest: float = 1.0) -> float:
+        return tolerance_of(formats, largest_logit=largest)
+
+    assert limit("F32") == FLOAT32_TOLERANCE == 1e-5
+    assert limit("F32", "BF16") == limit("BF16") > limit("F16") > FLOAT32_TOLERANCE
+    assert limit("F32", largest=2.0) == 1e-5
+    assert limit("F32", largest=26.2) == pytest.approx(1e-4)
     with pytest.raises(KeyError):
-        tolerance_of(["I8"])
+        limit("I8")
 
 
 def test_a_version_needs_its_weights_its_adapter_and_something_more() -> None:

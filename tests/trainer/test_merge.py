@@ -130,7 +130,8 @@ def test_a_coarser_base_in_several_files_is_merged_in_float32_and_rounded_once(t
     name = "model.layers.0.self_attn.q_proj"
     adapter = load_file(Path(spec.checkpoint) / "adapter_model.safetensors")
     first, second = (adapter[f"base_model.model.{name}.lora_{one}.weight"] for one in "AB")
-    expected = (weights[f"{name}.weight"].float() + (second @ first) * (8 / 4)).bfloat16()  # alpha / r
+    delta = (second.double() @ first.double()) * (8 / 4)  # alpha / r
+    expected = (weights[f"{name}.weight"].float() + delta.float()).bfloat16()
     assert torch.equal(load_file(target_of(spec) / places[f"{name}.weight"])[f"{name}.weight"], expected)
 
 

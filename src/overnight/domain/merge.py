@@ -5,8 +5,8 @@ The number formats and what may differ, in logits, are these:
 =========  ==========================================  =========================================================
 method     how                                         the merged model against base + adapter
 =========  ==========================================  =========================================================
-``lora``   in float32, rounded once to the format      before rounding at most ``FLOAT32_TOLERANCE``; as written
-           that the base's file has for that tensor    and loaded anew at most that of the coarsest format
+``lora``   in float32, rounded once to the format      before rounding that of float32; as written
+           that the base's file has for that tensor    and loaded anew that of the coarsest format
 ``qlora``  into the base as training saw it: the       as above; the reference is the 4-bit base
            4-bit weights, spread out again
 ``full``   no merge: the trained weights as they are   equal
@@ -34,6 +34,10 @@ float32 is the merge itself. The coarser formats round each weight once, to 11 a
 the right weights is proven apart, bit by bit, and this limit only catches what is grossly wrong.
 """
 
+FINE_LOGIT = 2.62
+"""For logits larger than this each limit grows with the largest: a weight rounded to 24 binary digits moves a logit by
+more, the larger it is. For float32 the limit is then 18 of the 24 digits, 4e-6 of the largest logit."""
+
 FIXED_PROBES = (
     "The quick brown fox jumps over the lazy dog.",
     "What is 17 + 25?",
@@ -42,7 +46,7 @@ FIXED_PROBES = (
 )
 """Asked in every merge, beside a few rows of the newest data."""
 
-PROBE_TOKENS = 128
+PROBE_TOKENS = 48
 """Of each probe so many tokens are asked at most."""
 
 SPARE_BYTES = 32 << 20
@@ -119,6 +123,6 @@ def needed_bytes(*, weights: int, adapter: int) -> int:
     return weights + adapter + SPARE_BYTES
 
 
-def tolerance_of(formats: Iterable[str]) -> float:
+def tolerance_of(formats: Iterable[str], *, largest_logit: float) -> float:
     """Return how far logits may be off for weights written in these number formats. Raises KeyError for others."""
-    return max(TOLERANCES[name] for name in formats)
+    return max(TOLERANCES[name] for name in formats) * max(1.0, largest_logit / FINE_LOGIT)

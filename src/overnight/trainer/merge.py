@@ -19,7 +19,7 @@ from typing import Any
 from overnight.disk import files, model_files
 from overnight.disk.tensor_headers import Tensor, read_header
 from overnight.domain.attempt import Outcome, Phase
-from overnight.domain.merge import FIXED_PROBES, FLOAT32_TOLERANCE, MergeReport, MergeSpec, tolerance_of
+from overnight.domain.merge import FIXED_PROBES, MergeReport, MergeSpec, tolerance_of
 from overnight.trainer import environment, fit, merge_checks, merge_sources, probing
 from overnight.trainer import model as models
 from overnight.trainer.failures import WrongMergeError
@@ -74,6 +74,11 @@ class Findings:
     formats: set[str] = field(default_factory=set)
     unrounded: float | None = None
 
+    @property
+    def largest(self) -> float:
+        """The largest logit of the trained model."""
+        return max(float(one.abs().max()) for one in self.trained)
+
 
 def merge(task: Task) -> MergeReport:
     """Make the target folder a whole model; return the last word. On any failure nothing of it is left."""
@@ -113,8 +118,8 @@ def _make(task: Task, ground: merge_checks.Ground, device: models.Device) -> Mer
 
 def _join(task: Task, found: Findings, device: models.Device, tensors: dict[str, Tensor]) -> None:
     """Write base + adapter as one model."""
-    quantized = task.spec.method == "qlora"
-    joined = merge_sources.join(task.base, task.checkpoint, device, tensors, quantized=quantized)
+    is_quantized = task.spec.method == "qlora"
+    joined = merge_sources.join(task.base, task.checkpoint, device, tensors, quantized=is_quantized)
     task.part()
     found.trained = probing.logits(joined.model, found.probes, what="The trained model", on_probe=task.part)
     with joined.model.disable_adapter():
@@ -129,10 +134,13 @@ def _join(task: Task, found: Findings, device: models.Device, tensors: dict[str,
         found.written[name] = done.blake3
         found.changed += done.changed
     found.formats = joined.formats
-    if not quantized:  # the layers in memory are merged now, and not yet rounded
-        now = probing.logits(joined.model, found.probes, what="The merged model", on_probe=task.pulse.beat)
-        found.unrounded = probing.difference(now, found.trained)
-        _require_near(found.unrounded, FLOAT32_TOLERANCE, "before anything is rounded")
+    now = probing.logits(joined.model, found.probes, what="The merged model", on_probe=task.pulse.beat)
+    found.unrounded = probing.difference(now, found.trained)  # the layers in memory are merged by now
+    _require_near(
+        found.unrounded,
+        tolerance_of(["F32"], largest_logit=found.largest),
+        "before it is rounded to the base's number format",
+    )
 
 
 def _publish(task: Task, found: Findings, device: models.Device) -> None:
@@ -220,7 +228,11 @@ def _compare(task: Task, found: Findings, device: models.Device, contents: dict[
     if probing.encode(merge_sources.tokenizer_of(task.target), [*FIXED_PROBES, *task.spec.probes]) != found.probes:
         raise WrongMergeError("The written tokenizer cuts text in another way", code="wrong_tokenizer")
     now = _logits_of(task.target, task, found.probes, device, what="The written model")
-    tolerance = task.spec.tolerance if task.spec.tolerance is not None else tolerance_of(found.formats or {"F32"})
+    tolerance = (
+        task.spec.tolerance
+        if task.spec.tolerance is not None
+        else tolerance_of(found.formats or {"F32"}, largest_logit=found.largest)
+    )
     off, learnt = probing.difference(now, found.trained), probing.difference(now, found.of_base)
     _require_near(off, tolerance, "loaded afresh from the disk")
     if found.changed == 0 or learnt == 0.0:

@@ -138,9 +138,9 @@ def _require_space(spec: MergeSpec, source: Path, checkpoint: Path, parent: Path
 
 
 def _require_memory(tensors: dict[str, Tensor]) -> None:
-    """Refuse a merge that memory cannot hold: the model in float32, its largest tensor once more, the libraries."""
+    """Refuse a merge that memory cannot hold: the model in float32, its largest tensor twice wider, the libraries."""
     sizes = [FLOAT32_BYTES * _count(tensor) for tensor in tensors.values() if tensor.kind in TOLERANCES]
-    needed = sum(sizes) + 2 * max(sizes, default=0) + OVERHEAD_BYTES
+    needed = sum(sizes) + 3 * max(sizes, default=0) + OVERHEAD_BYTES
     room = room_of(os.getpid())
     if room is not None and needed > room.available_bytes:
         raise NoMemoryError(

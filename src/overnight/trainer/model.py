@@ -74,9 +74,8 @@ def choose_device(settings: Settings) -> Device:
 
 
 def plain_device(wish: str) -> Device:
-    """Return the device for work that must be exact rather than quick: everything is computed in float32."""
-    kinds = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True)]
-    kind = wish if wish != "auto" else next(kind for kind, is_there in kinds if is_there)
+    """Return the device for work that must be exact: models are float32 there. MPS knows no float64, so it is not."""
+    kind = "cuda" if wish in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
     return Device(kind, kind, torch.float32, False)
 
 
