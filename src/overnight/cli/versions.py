@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +13,7 @@ import typer
 from overnight.cli import output
 from overnight.cli.app import Json, app, opened, opened_for_reading
 from overnight.domain.errors import ExitCode, UsageError
+from overnight.domain.export import Format
 from overnight.domain.printable import shown
 
 versions_app = typer.Typer(rich_markup_mode=None)
@@ -140,6 +143,31 @@ def rollback(
         output.print_json({"ok": True, **told})
     else:
         output.print_text(done.message)
+
+
+@versions_app.command("export")
+def export(
+    context: typer.Context,
+    identity: Id,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.", show_default=False)],
+    format: Annotated[Format, typer.Option("--format", help="What it becomes.")] = Format.HF,
+    as_json: Json = False,
+) -> None:
+    """Write a version into a new folder: for transformers and vLLM (hf), the adapter alone, or one GGUF file.
+
+    The version is read to the last byte first, and what is written is read back. The chat template goes along byte for
+    byte. GGUF keeps each weight's bits; it is for models of the Llama architecture with a byte-level tokenizer, others
+    are refused. A Modelfile for Ollama lies beside the model, and the commands to use it are printed.
+    """
+    from overnight.control import exporting
+
+    with opened_for_reading(context) as (layout, _):
+        done = exporting.export_version(layout, identity, to=to, format=format)
+    if as_json:
+        output.print_json({"ok": True, **dataclasses.asdict(done)})
+    else:
+        told = f"{done.id} as {done.format.value}: {done.path} ({done.bytes / 1e6:.1f} MB, {len(done.files)} files)"
+        output.print_text("\n".join([told, *(f"  {command}" for command in done.commands)]))
 
 
 @versions_app.command("delete")

@@ -27,7 +27,7 @@ KIND = "merge"
 METHODS = ("lora", "qlora", "full")
 
 FLOAT32_TOLERANCE = 1e-5
-TOLERANCES = {"F64": FLOAT32_TOLERANCE, "F32": FLOAT32_TOLERANCE, "F16": 0.05, "BF16": 0.4}
+TOLERANCES = {"F64": FLOAT32_TOLERANCE, "F32": FLOAT32_TOLERANCE, "F16": 0.02, "BF16": 0.16}
 """How far logits may be from those of base + adapter, by the coarsest number format of the weights as written.
 
 float32 is the merge itself. The coarser formats round each weight once, to 11 and to 8 binary digits; that they hold

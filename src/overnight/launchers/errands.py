@@ -52,3 +52,26 @@ def convert_base(folder: Path, *, say: Callable[[str], None]) -> None:
             found=None if last_words else f"exit code {code} without a word",
             code="base_model",
         )
+
+
+def write_gguf(folder: Path, target: Path) -> None:
+    """Write a model folder as one GGUF file. Raises ConfigError where that cannot be exact."""
+    try:
+        require_interpreter()
+        done = subprocess.run(
+            [*python("overnight.trainer.to_gguf"), str(folder), str(target)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise launch_error(error, what="The conversion to GGUF") from error
+    if done.returncode != 0:
+        kinds: dict[int, type[OvernightError]] = {ExitCode.BAD_CONFIG: ConfigError, ExitCode.CANNOT_WRITE: DiskError}
+        words = "\n".join(done.stdout.strip().splitlines()[-LAST_LINES:])
+        raise kinds.get(done.returncode, FailedError)(
+            words or f"The conversion to GGUF ended with exit code {done.returncode} and without a word", code="gguf"
+        )

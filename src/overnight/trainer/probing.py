@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from overnight.domain.merge import PROBE_TOKENS
 from overnight.trainer.failures import NonFiniteError
@@ -58,16 +59,35 @@ def _in_double(model: Any) -> Iterator[None]:
                 module.register_forward_hook(lambda module, inputs, output, dtype=own.dtype: _widen(module, dtype))
             )
     try:
-        yield
+        with _StayDouble():
+            yield
     finally:
         for hook in hooks:
             hook.remove()
 
 
+_NARROWING = (torch.Tensor.to, torch.Tensor.softmax, torch.softmax, torch.nn.functional.softmax)
+"""What models call with float32; ``Tensor.type``, by which layers are narrowed again, is none of them."""
+
+
+class _StayDouble(TorchFunctionMode):  # type: ignore[misc]  # torch is not looked into
+    """Let what is float64 stay it: norms and softmax are written to compute in float32 whatever comes in."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if args and isinstance(args[0], torch.Tensor) and args[0].dtype is torch.float64:
+            if func is torch.Tensor.float:
+                return args[0]
+            if func in _NARROWING:
+                args = tuple(torch.float64 if one is torch.float32 else one for one in args)
+                kwargs = {name: torch.float64 if one is torch.float32 else one for name, one in kwargs.items()}
+        return func(*args, **kwargs)
+
+
 def _widen(module: Any, dtype: Any) -> None:
     for parameter in module.parameters(recurse=False):
         if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.type(dtype)
 
 
 def difference(ones: list[Any], others: list[Any]) -> float:
