@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from checkpoint_rig import commit_steps, corrupt, names
+from overnight.control import copies
 from overnight.daemon import backing
 from overnight.disk import backups, builtin, checkpoints, files, sealed, versions, workspace
 from overnight.disk.layout import Layout
@@ -263,3 +264,16 @@ def test_a_version_in_use_that_was_lost_comes_back_from_its_copy_and_training_go
     rig.layout.config.write_text(json.dumps(config))
     rig.train("b.jsonl", rows=16)
     assert rig.model()["step"] == 8
+
+
+def test_verifying_a_version_reads_its_copy_too(given: Given) -> None:
+    assert copies.copy_of(given.layout, "v001") is None, "no second place is set"
+    given.rig.set(backup__path=str(given.place))
+    whole = copies.copy_of(given.layout, "v001")
+    assert whole is not None
+    assert whole.is_verified
+    (given.copy("v001") / "model.safetensors").write_bytes(b"w" * 3500)
+    damaged = copies.copy_of(given.layout, "v001")
+    assert damaged is not None
+    assert not damaged.is_verified
+    assert copies.copy_of(given.layout, "v002") is None
