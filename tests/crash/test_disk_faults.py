@@ -14,11 +14,14 @@ import pytest
 
 import disk_rig
 from overnight.database.connection import connect_readonly
-from overnight.disk import checkpoints, space
+from overnight.disk import attempts, checkpoints, files, space, views
 from overnight.domain.attempt import Outcome
+from overnight.domain.checkpoint import Verdict
+from overnight.domain.job import JobState
 from overnight.status import Snapshot, snapshot
 from overnight.trainer.faults import RELEASE
-from simulated_rig import Rig
+from overnight.trainer.wishes import unwatched_s
+from simulated_rig import Rig, write_rows
 
 pytestmark = pytest.mark.crash
 
@@ -47,10 +50,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 class Run:
     """One run that stands between two saves until it is let go on."""
 
-    def __init__(self, root: Path, gate: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    def __init__(self, root: Path, gate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(RELEASE, str(gate))
         self.gate = gate
-        self.rig = Rig(root).make(files=1, **changes)
+        self.rig = Rig(root).make(files=1)
         self.rig.simulate(fault=f"held@{STEP_OF_GATE}")
 
     def up_to_the_gate(self) -> Run:
@@ -170,3 +173,182 @@ def test_a_limit_on_file_sizes_is_named_and_waited_for(run: Run, undisturbed: di
     assert run.steps() == [5]
     subprocess.run([*limit, "--fsize=unlimited:unlimited"], check=True)
     run.is_well(undisturbed)
+
+
+def test_a_save_that_will_not_fit_is_warned_of_before_and_only_surplus_and_trash_give_way(
+    run: Run, disk: Path, undisturbed: dict[str, Any]
+) -> None:
+    """Given room for one and a half saves of 2 MB, beside 2.5 MB of trash; the next one fits, and the one after not."""
+    run.rig.simulate(fault=f"held@{STEP_OF_GATE}", size_mb=2)
+    run.up_to_the_gate()
+    resting = run.rig.layout.trash / "checkpoint-1.00000001"
+    resting.mkdir()
+    (resting / "weights.bin").write_bytes(bytes(2_500_000))
+    filler = disk_rig.fill(disk, leave=4 << 20)
+    run.wait(lambda: run.rig.events("disk.low"))
+    assert "room for one more save only" in run.rig.events("disk.low")[0]["message"]
+    assert "checkpoint of step 5" in run.rig.events("disk.low")[0]["message"]
+    assert resting.exists(), "the next save fits"
+    run.go_on()
+    run.wait(lambda: run.rig.events("disk.waiting"))
+    assert not run.rig.events("checkpoint.removed"), "the newest five are no surplus"
+    run.wait(lambda: run.rig.events("trash.removed"))
+    run.wait(lambda: 15 in run.steps())
+    run.wait(run.waits)
+    assert run.steps() == [15, 10, 5]
+    run.rig.set(checkpoint__keep=1)
+    run.is_well(undisturbed)
+    filler.unlink()
+    removed = {event["data"]["step"] for event in run.rig.events("checkpoint.removed")}
+    assert {5, 10} <= removed
+    assert run.rig.events("disk.short")
+
+
+@pytest.mark.parametrize("fault", ["full", "inodes", "read-only"])
+def test_before_a_job_starts_it_waits_says_so_and_charges_nothing(
+    run: Run, disk: Path, fault: str, undisturbed: dict[str, Any]
+) -> None:
+    """Given a job that waits for another trainer, when the disk takes nothing any more, then it waits for that."""
+    other = files.Lock(run.rig.layout.model_lock)
+    assert other.acquire(holder={"attempt": "of somebody else"})
+    run.gate.touch()
+    run.loop = run.rig.start_loop()
+    run.wait(lambda: "waiting until it has ended" in run.look().standing.reason)
+    with contextlib.ExitStack() as lifted:
+        if fault == "full":
+            lifted.callback(disk_rig.fill(disk).unlink)
+        elif fault == "inodes":
+            lifted.callback(shutil.rmtree, disk_rig.take_inodes(disk))
+        else:
+            lifted.enter_context(disk_rig.read_only(disk))
+        word = {"full": "the disk is full", "inodes": "out of inodes", "read-only": "read-only"}[fault]
+        run.wait(lambda: word in run.look().standing.reason)
+        assert run.look().state == "waiting"
+        other.release()
+        seen = time.monotonic()
+        while time.monotonic() < seen + 2:
+            assert run.loop.poll() is None
+            assert run.rig.jobs()[0].state is JobState.QUEUED
+            time.sleep(0.1)
+        assert run.rig.jobs()[0].attempts == 0
+    run.is_well(undisturbed)
+
+
+def test_who_is_asked_to_pause_while_a_save_waits_leaves_without_it_and_goes_on_from_the_last_one(
+    run: Run, disk: Path, undisturbed: dict[str, Any]
+) -> None:
+    run.up_to_the_gate()
+    filler = disk_rig.fill(disk, leave=256 << 10)
+    run.go_on()
+    run.wait(run.waits)
+    run.rig.wish("paused", reason="paused by the test")
+    run.wait(lambda: run.rig.attempts()[0].outcome is not None)
+    assert run.rig.attempts()[0].outcome is Outcome.PREEMPTED
+    assert run.steps() == [5]
+    filler.unlink()
+    run.rig.withdraw("paused")
+    run.wait(run.rig.is_done)
+    assert run.rig.model() == undisturbed
+    assert [job.charged for job in run.rig.jobs()] == [0]
+    assert len(run.rig.attempts()) == 2
+
+
+def test_a_slow_disk_makes_saves_late_and_nobody_is_ended_for_it(run: Run, undisturbed: dict[str, Any]) -> None:
+    run.up_to_the_gate()
+    with disk_rig.broken(run.trainer, "fsync:delay_enter=300000", "write:delay_enter=20000"):
+        began = time.monotonic()
+        run.go_on()
+        run.is_well(undisturbed)
+    assert time.monotonic() - began > 3, "three saves of several syncs each"
+    assert not run.rig.events("attempt.stuck")
+
+
+def test_folders_on_disks_of_their_own_work_and_no_file_is_in_two_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any]
+) -> None:
+    """Given a disk for the model, which fills up, one for what waits, one for what is done, one for what is refused."""
+    run = Run(tmp_path / "workspace", tmp_path / "gate", monkeypatch)
+    layout = run.rig.layout
+    with contextlib.ExitStack() as disks:
+        for folder in (layout.model, layout.waiting, layout.done, layout.rejected):
+            disks.enter_context(disk_rig.mounted(folder, "size=4m"))
+        try:
+            run.rig.drop("bad.jsonl", data=b"no row\n")
+            run.up_to_the_gate()
+            filler = disk_rig.fill(layout.model)
+            run.go_on()
+            assert "current_model: " in run.wait(run.waits)
+            filler.unlink()
+            run.wait(lambda: [job.state for job in run.rig.jobs()] == [JobState.SUCCEEDED, JobState.REJECTED])
+            assert run.rig.model() == undisturbed
+            run.rig.drop("good.jsonl", rows=8)
+            run.wait(lambda: (layout.done / "good.jsonl").exists())
+            run.wait(lambda: not list(layout.claimed.iterdir()))
+            places = (layout.inbox, layout.waiting, layout.processing, layout.done, layout.failed, layout.rejected)
+            names = sorted(path.name for place in places for path in place.iterdir())
+            assert names == ["bad.jsonl", "bad.jsonl.report.json", "file0.jsonl", "good.jsonl"]
+        finally:
+            run.rig.end()
+
+
+def test_an_inbox_on_another_disk_is_told_and_its_files_stay_whole_in_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "workspace").make()
+    with disk_rig.mounted(rig.layout.inbox, "size=1m"):
+        try:
+            rig.drop("a.jsonl")
+            rig.start_loop()
+            told = rig.wait(lambda: rig.events("inbox.waiting"), timeout=PATIENT_S)
+            assert "another file system" in told[0]["message"]
+            assert [path.name for path in rig.layout.inbox.iterdir()] == ["a.jsonl"]
+            assert rig.jobs() == []
+        finally:
+            rig.end()
+
+
+def test_a_move_to_another_disk_that_was_killed_in_between_leaves_one_file(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "workspace").make(files=1)
+    (job,) = rig.jobs()
+    data = write_rows("file0.jsonl", 64)
+    with disk_rig.mounted(rig.layout.done, "size=1m"):
+        (rig.layout.processing / job.file).write_bytes(data)
+        (rig.layout.done / job.file).write_bytes(data)  # the copy was made, the source not yet removed
+        views.into_done(rig.layout, job, is_first=True)
+        assert [path.name for path in rig.layout.done.iterdir()] == [job.file]
+        assert list(rig.layout.processing.iterdir()) == []
+    rig.end()
+
+
+def test_shared_memory_and_temporary_folder_are_full_and_home_is_not_there_and_nothing_misses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any]
+) -> None:
+    run = Run(tmp_path / "workspace", tmp_path / "gate", monkeypatch)
+    run.gate.touch()
+    monkeypatch.setenv("HOME", "/nonexistent")
+    with disk_rig.mounted(tmp_path / "small", "size=1m") as small:
+        disk_rig.fill(small)
+        monkeypatch.setenv("TMPDIR", str(small))
+        words = 'mount --bind "$TMPDIR" /dev/shm && exec "$@"'
+        try:
+            run.loop = run.rig.start_loop(wrapper=["unshare", "-m", "sh", "-c", words, "sh"])
+            run.rig.drop("dropped.jsonl")
+            run.wait(lambda: len(run.rig.jobs()) == 2 and run.rig.is_done())
+            assert (run.rig.layout.done / "dropped.jsonl").exists()
+            assert [job.charged for job in run.rig.jobs()] == [0, 0]
+            assert checkpoints.verify(run.rig.layout.checkpoint(16)).verdict is Verdict.VERIFIED
+            assert run.rig.model()["ledger"][:64] == undisturbed["ledger"]
+        finally:
+            run.rig.end()
+
+
+def test_a_trainer_whose_loop_cannot_write_knows_by_its_beat_that_it_is_looked_after(run: Run, tmp_path: Path) -> None:
+    run.up_to_the_gate()
+    lock, folder = run.rig.layout.daemon_lock, tmp_path / "attempt"
+    folder.mkdir()
+    stamp = f"{attempts.boot_time() - 1000:.3f} {attempts.boot_id()}\n"
+    (folder / "watched").write_text(stamp)  # the last word that the disk took
+    assert unwatched_s(folder, lock, limit_s=90) is None
+    run.loop.kill()
+    run.loop.wait()
+    passed_s = unwatched_s(folder, lock, limit_s=90)
+    assert passed_s is not None
+    assert passed_s > 900

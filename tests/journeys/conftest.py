@@ -137,7 +137,7 @@ def make_workspace(tmp_path: Path) -> Iterator[Callable[[str], Workspace]]:
     made: list[Workspace] = []
 
     def make(name: str) -> Workspace:
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(exist_ok=True)  # a test may have mounted a disk there
         made.append(Workspace(tmp_path / name / "workspace"))
         return made[-1]
 
@@ -174,3 +174,13 @@ def drop_three(workspace: Workspace) -> None:
 @pytest.fixture
 def three_files() -> Callable[[Workspace], None]:
     return drop_three
+
+
+@pytest.fixture
+def write_part() -> Callable[[Workspace], None]:
+    """Add one file of 64 rows."""
+
+    def add(workspace: Workspace) -> None:
+        workspace.run("add", str(write_rows(workspace.root.parent / "part.jsonl", seed=1)))
+
+    return add

@@ -6,6 +6,7 @@ in them must not harm the loop. What cannot be taken stays where it is, is never
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from dataclasses import dataclass, field
@@ -141,4 +142,9 @@ def _claim(context: Context, inbox: Inbox, name: str, now: Moment) -> None:
 def _why(error: OSError | DiskError) -> str:
     if isinstance(error, DiskError):
         return error.found or error.what
+    if error.errno == errno.EXDEV:
+        return (
+            "inbox/ lies on another file system than .overnight/, and is taken by renaming, so that a file is never in"
+            " two places: put inbox/ back onto the disk of the workspace, or use overnight add"
+        )
     return error.strerror or str(error)

@@ -63,7 +63,7 @@ def into_rejected(layout: Layout, job: Job, source: Path, report: dict[str, Any]
         return target
     target = _free(target, job, source)
     _write_report(target, report)  # first: a file in rejected/ always has its reason
-    files.rename_durably(source, target)
+    files.move_durably(source, target)
     return target
 
 
@@ -82,7 +82,7 @@ def _first_there(*paths: Path) -> Path | None:
 
 def _move(source: Path, target: Path, job: Job) -> None:
     try:
-        files.rename(source, _free(target, job, source))  # lost in a power cut, it is simply done again
+        files.move(source, _free(target, job, source))  # lost in a power cut, it is simply done again
     except FileNotFoundError:
         return  # somebody took it away: no run needs it
     except OSError as error:
@@ -100,8 +100,12 @@ def _free(target: Path, job: Job, source: Path) -> Path:
 
 
 def _is_same(one: Path, other: Path) -> bool:
+    """Return whether two names are one file, or one is the copy that a killed move to another file system left."""
     try:
-        return os.path.samestat(os.lstat(one), os.lstat(other))
+        first, second = os.lstat(one), os.lstat(other)
+        if first.st_dev == second.st_dev or first.st_size != second.st_size or not stat.S_ISREG(first.st_mode):
+            return os.path.samestat(first, second)
+        return files.sha256_of(one) == files.sha256_of(other)
     except OSError:
         return False
 
@@ -118,10 +122,10 @@ def _settle(layout: Layout, folder: Path, job: Job, *, is_first: bool) -> Path:
             return target
         if _holds(source, job):
             target = _free(target, job, source)
-            files.rename_durably(source, target)
+            files.move_durably(source, target)
             return target
         edited = folder / numbered_name(name, *([job.id] if is_first else []), "edited")
-        files.rename_durably(source, _free(edited, job, source))
+        files.move_durably(source, _free(edited, job, source))
         return target if _holds(target, job) else _copy_from_store(layout, target, job)
     except OSError as error:
         raise files.disk_error(error, target) from error

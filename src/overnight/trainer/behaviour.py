@@ -4,7 +4,8 @@ Options stand in the environment variable OVERNIGHT_SIMULATED as ``name=value``,
 ``load_s`` (seconds), ``burn_s`` (processor seconds of a step), ``fault=KIND@STEP[:ATTEMPTS]``: at a step within the job
 (0 is while loading), in the first so many attempts of each job; ``slow=KIND@STEP`` with ``slow_s`` (seconds) and
 ``items``: honest work that takes long, a ``step``, a ``save``, or an ``evaluation`` of so many items of that length;
-``harm=JOB``: the job that makes every held-out set worse. A fault at step 1000000 strikes in the judging.
+``size_mb``: so much larger is each checkpoint; ``harm=JOB``: the job that makes every held-out set worse. A fault at step
+1000000 strikes in the judging.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Options:
     slow_s: float = 0.0
     items: int = 1
     harm: int = 0
+    size_mb: float = 0.0
 
 
 def read_options(text: str) -> Options:
@@ -61,6 +63,7 @@ def read_options(text: str) -> Options:
         slow_s=float(given.get("slow_s", "0")),
         items=int(given.get("items", "1")),
         harm=int(given.get("harm", "0")),
+        size_mb=float(given.get("size_mb", "0")),
     )
 
 

@@ -229,7 +229,8 @@ class Simulation:
         self._enter(Phase.SAVING)
         if self._is_slow("save"):
             time.sleep(self.options.slow_s)
-        saver = Saver(self.spec, self.model, self.base, steps=steps)
+        padding = int(self.options.size_mb * 1e6)
+        saver = Saver(self.spec, self.model, self.base, steps=steps, padding=padding)
         self.patience.save(saver.write, saver.need(), clear=saver.clear)
         self.committed = self.model.step
         self._enter(Phase.TRAINING)

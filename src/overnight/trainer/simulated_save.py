@@ -31,11 +31,12 @@ class Model:
 class Saver:
     """One save."""
 
-    def __init__(self, spec: Spec, model: Model, base: dict[str, str], *, steps: int) -> None:
+    def __init__(self, spec: Spec, model: Model, base: dict[str, str], *, steps: int, padding: int = 0) -> None:
         self.spec = spec
         self.model = model
         self.base = base
         self.steps = steps
+        self.padding = padding  # bytes that each checkpoint is larger
         self.layout = Layout(Path(spec.workspace))
         self.staging = self.layout.model / f".{spec.attempt}.staging"
 
@@ -55,7 +56,7 @@ class Saver:
         files.make_directory(self.staging)
         state = {"chain": self.model.chain, "ledger": self.model.ledger, "step": self.model.step}
         (self.staging / STATE).write_text(json.dumps(state))
-        (self.staging / "weights.bin").write_bytes(self.model.chain.encode() * 8)
+        (self.staging / "weights.bin").write_bytes(self.model.chain.encode() * 8 + bytes(self.padding))
         target = self.layout.checkpoint(self.model.step)
         if os.path.lexists(target):
             checkpoints.set_aside(target, self.layout.trash)
