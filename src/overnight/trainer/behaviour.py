@@ -4,8 +4,8 @@ Options stand in the environment variable OVERNIGHT_SIMULATED as ``name=value``,
 ``load_s`` (seconds), ``burn_s`` (processor seconds of a step), ``fault=KIND@STEP[:ATTEMPTS]``: at a step within the job
 (0 is while loading), in the first so many attempts of each job; ``slow=KIND@STEP`` with ``slow_s`` (seconds) and
 ``items``: honest work that takes long, a ``step``, a ``save``, or an ``evaluation`` of so many items of that length;
-``size_mb``: so much larger is each checkpoint; ``harm=JOB``: the job that makes every held-out set worse. A fault at step
-1000000 strikes in the judging.
+``size_mb``: so much larger is each checkpoint; ``harm=JOB``: the job that makes every held-out set worse. A fault at
+step 1000000 strikes in the judging.
 """
 
 from __future__ import annotations
