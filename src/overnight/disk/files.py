@@ -197,28 +197,6 @@ def rename(source: Path, target: Path) -> None:
     os.rename(source, target)
 
 
-def move(source: Path, target: Path) -> None:
-    """Move a file, also to another file system: there it appears as a whole, and only then the source goes.
-
-    Raises OSError, and DiskError where the copy does not fit. Killed in between, the file is in both places, whole.
-    """
-    try:
-        os.rename(source, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        copy_durably(source, target)
-        source.unlink()
-
-
-def move_durably(source: Path, target: Path) -> None:
-    """Move a file as ``move`` does; afterwards both directories are synced."""
-    move(source, target)
-    sync_directory(target.parent)
-    if source.parent != target.parent:
-        sync_directory(source.parent)
-
-
 def copy_durably(source: Path, target: Path) -> None:
     """Copy a file's bytes to a new name that appears complete or not at all. Raises DiskError."""
     temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.{token()}.tmp")

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from overnight.disk import files
+from overnight.disk import files, moving
 from overnight.disk.layout import Layout
 from overnight.domain.job import Job
 from overnight.domain.names import numbered_name, view_name
@@ -63,7 +63,7 @@ def into_rejected(layout: Layout, job: Job, source: Path, report: dict[str, Any]
         return target
     target = _free(target, job, source)
     _write_report(target, report)  # first: a file in rejected/ always has its reason
-    files.move_durably(source, target)
+    moving.move_durably(source, target)
     return target
 
 
@@ -82,7 +82,7 @@ def _first_there(*paths: Path) -> Path | None:
 
 def _move(source: Path, target: Path, job: Job) -> None:
     try:
-        files.move(source, _free(target, job, source))  # lost in a power cut, it is simply done again
+        moving.move(source, _free(target, job, source))  # lost in a power cut, it is simply done again
     except FileNotFoundError:
         return  # somebody took it away: no run needs it
     except OSError as error:
@@ -122,10 +122,10 @@ def _settle(layout: Layout, folder: Path, job: Job, *, is_first: bool) -> Path:
             return target
         if _holds(source, job):
             target = _free(target, job, source)
-            files.move_durably(source, target)
+            moving.move_durably(source, target)
             return target
         edited = folder / numbered_name(name, *([job.id] if is_first else []), "edited")
-        files.move_durably(source, _free(edited, job, source))
+        moving.move_durably(source, _free(edited, job, source))
         return target if _holds(target, job) else _copy_from_store(layout, target, job)
     except OSError as error:
         raise files.disk_error(error, target) from error
