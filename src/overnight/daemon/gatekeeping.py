@@ -69,7 +69,7 @@ def cells_of(connection: sqlite3.Connection, job: Job, report: Report | None) ->
         if name in sets and not line.get("is_empty"):
             found.setdefault(name, {})[str(line.get("when"))] = line
     own = _own(job)
-    return [_cell(job, sets[name], lines, is_own=name == own) for name, lines in found.items()]
+    return [cell(job.id, sets[name], lines, is_own=name == own) for name, lines in found.items()]
 
 
 def _own(job: Job) -> str:
@@ -77,10 +77,11 @@ def _own(job: Job) -> str:
     return judgement.held_out_id(job.dataset or "", share)
 
 
-def _cell(job: Job, held_out: HeldOut, lines: dict[str, Any], *, is_own: bool) -> Cell:
+def cell(job: int, held_out: HeldOut, lines: dict[str, Any], *, is_own: bool) -> Cell:
+    """Return a cell from the lines that a trainer wrote of one set, by when it was judged."""
     skipped = [str(line["skipped"]) for line in lines.values() if line.get("skipped")]
     return Cell(
-        job=job.id, held_out=held_out, is_own=is_own, before=_score(lines.get("before")),
+        job=job, held_out=held_out, is_own=is_own, before=_score(lines.get("before")),
         after=_score(lines.get("after")), skipped="; ".join(dict.fromkeys(skipped)),
     )  # fmt: skip
 
