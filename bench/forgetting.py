@@ -6,10 +6,10 @@ Each skill has ten questions with an answer of its own; each row asks one of the
 held-out rows ask what the rows that are trained teach. All skills share the questions, and only the first word says
 which skill is meant: what is trained last drives out what was there. Then one more job comes with shuffled answers.
 
-Everything is trained on ``builtin:tiny`` by the product as a user runs it, one workspace without guard (no replay,
-``evaluation.gate off``), one with both. ``forgotten`` is the share of what a job taught (the fall of the loss on its own
-held-out rows) that is lost again at the end. The exit code is 0 where the first skill is forgotten without guard, at
-most a tenth of it is with them, and the shuffled job did not become the model.
+Everything is trained on ``builtin:tiny`` by the product as a user runs it, one workspace without guard (no replay, gate
+``off``), one with both. ``forgotten`` is the share of what a job taught (the fall of the loss on its own held-out rows)
+that is lost again at the end. The exit code is 0 where the first skill is forgotten without guard, at most a tenth of
+it is with them, and the shuffled job did not become the model.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def prepare(place: Path, *, gate: str, replay: float, options: argparse.Namespac
     product = Product(place)
     settings = {
         "max_length": 64, "evaluation.holdout": 0.15, "evaluation.max_examples": 60, "evaluation.gate": gate,
-        "train.replay": replay, "train.epochs": options.epochs, "train.learning_rate": 0.02, "train.batch_size": 16, "train.threads": 1,
+        "train.replay": replay, "train.epochs": options.epochs, "train.learning_rate": 0.02, "train.batch_size": 16,
+        "train.threads": 1,
         "train.device": "cpu", "checkpoint.every_steps": 1000, "lora.dropout": 0.0, "disk.min_free_gb": 0.0,
     }  # fmt: skip
     sets = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
