@@ -30,6 +30,7 @@ from overnight.domain.pace import PATIENCE, Kind, Pace, Patiences
 from overnight.domain.vitals import Stillness, Vitals
 from overnight.launchers.base import Launcher
 from overnight.launchers.beats import Beat
+from overnight.launchers.program import Program, on_disk
 from overnight.launchers.spare import Spare
 
 
@@ -139,6 +140,7 @@ class Context:
     memory: dict[str, Any] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
     warmth: Warmth = field(default_factory=Warmth)
+    program: Program = field(default_factory=on_disk)  # what this loop is made of
 
     @property
     def signals(self) -> int:

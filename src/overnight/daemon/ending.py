@@ -65,6 +65,10 @@ def end(context: Context, attempt: Attempt, watched: Watched, exited: Exited, no
     )
     level = "info" if ending.outcome in (Outcome.COMPLETED, Outcome.PREEMPTED) else "warning"
     context.log.log(30 if level == "warning" else 20, "attempt %s %s: %s", attempt.id, ending.outcome, ending.reason)
+    for note in report.notes if report is not None else ():
+        context.record(
+            f"attempt {attempt.id}: {note}", kind="attempt.note", level="warning", at=now.unix, attempt=attempt.id
+        )
     context.watched = None
     context.launcher = None
 

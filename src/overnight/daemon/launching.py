@@ -11,6 +11,7 @@ from overnight.domain.attempt import Attempt, FailureKind, Outcome, Spec
 from overnight.domain.config import Settings
 from overnight.domain.errors import ExitCode, OvernightError
 from overnight.domain.job import Job
+from overnight.launchers import program
 from overnight.launchers.base import LaunchError
 
 
@@ -24,6 +25,7 @@ def launch(context: Context, job: Job, plan: Plan, now: Moment) -> None:
         return  # cancelled in the meantime
     context.forget("dispatch")
     context.forget("adopted")
+    _tell_replaced(context, attempt, now)
     context.log.info("%s (job %d), attempt %s: %s", job.file, job.id, attempt.id, plan.reason)
     if plan.mode == "complete":
         _end_unlaunched(context, attempt, Outcome.COMPLETED, None, plan.reason, now)
@@ -76,6 +78,25 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment
 
     if warming.fork(context, launcher, spec, folder, record) is None:
         launcher.start(folder, workspace=layout.root, record=record)
+
+
+def _tell_replaced(context: Context, attempt: Attempt, now: Moment) -> None:
+    """Say, once, that the trainers which start now are of another program than the loop that starts them."""
+    ours, found = context.program, program.on_disk()
+    if found in (ours, context.memory.get("program_told")):
+        return
+    context.memory["program_told"] = found
+    what = (
+        f"{ours.version} -> {found.version}" if found.version != ours.version else f"other files, still {ours.version}"
+    )
+    message = (
+        f"the program was replaced under the running daemon ({what}): from attempt {attempt.id} on trainers are of what"
+        " lies on the disk now, the daemon is what it was; overnight down and up bring both together"
+    )
+    context.record(
+        message, kind="program.replaced", level="warning", at=now.unix, attempt=attempt.id,
+        version=found.version, daemon_version=ours.version,
+    )  # fmt: skip
 
 
 def _end_unlaunched(

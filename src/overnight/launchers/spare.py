@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from overnight.domain.spare import State
-from overnight.launchers import orphans, processes
+from overnight.launchers import orphans, processes, program
 from overnight.launchers.local import clean_environment, launch_error, python, require_interpreter
 from overnight.launchers.processes import Identity
 
@@ -235,14 +235,9 @@ def end_leftover(holder: dict[str, Any]) -> None:
 
 def ground() -> str:
     """Return the fingerprint of what is loaded: interpreter, installed libraries, our own sources, environment."""
-    facts = [sys.executable, sys.version, *_sources(), *_libraries()]
+    facts = [sys.executable, sys.version, *program.sources(), *_libraries()]
     facts += [f"{name}={value}" for name, value in sorted(clean_environment(dict(os.environ)).items())]
     return hashlib.blake2b("\n".join(facts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-
-
-def _sources() -> list[str]:
-    top = Path(__file__).parents[1]
-    return [f"{path.relative_to(top)}:{_looks(path)}" for path in sorted(top.rglob("*.py"))]
 
 
 def _libraries() -> list[str]:
@@ -252,10 +247,5 @@ def _libraries() -> list[str]:
         with contextlib.suppress(OSError):
             for entry in os.scandir(folder):
                 if entry.name.endswith((".dist-info", ".egg-link", ".pth")):
-                    found.append(f"{entry.path}:{_looks(Path(entry.path))}")
+                    found.append(f"{entry.path}:{program.looks_of(Path(entry.path))}")
     return sorted(found)
-
-
-def _looks(path: Path) -> str:
-    facts = os.stat(path)
-    return f"{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}"

@@ -132,3 +132,12 @@ def differences(recorded: dict[str, Any], found: dict[str, Any]) -> list[str]:
         for name in EXACTNESS
         if name in recorded and recorded.get(name) != found.get(name)
     ]
+
+
+def version_changes(recorded: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Return which versions differ from those that wrote a checkpoint, as "torch 2.6.0 -> 2.9.1"."""
+    return [
+        f"{name} {recorded[name]} -> {found.get(name, 'none')}"
+        for name in (*LIBRARIES, "python")
+        if name in recorded and recorded[name] != found.get(name)
+    ]

@@ -40,7 +40,7 @@ from overnight.trainer.kept import kept_in
 from overnight.trainer.pulse import Pulse
 from overnight.trainer.rehearsal import rehearsal_of
 from overnight.trainer.run import Run
-from overnight.trainer.start import check_start, describe, read_start, require_steps
+from overnight.trainer.start import check_start, describe, read_start, reading, require_steps
 
 
 def fit(run: Run) -> Report:
@@ -86,7 +86,8 @@ def fit(run: Run) -> Report:
     tell_rows(prepared.account, pulse)
     border(run)
     start = Path(spec.checkpoint) if spec.checkpoint is not None else None
-    loaded = models.load(base, start, run.settings, device, seed=spec.seed)
+    with reading(lineage, manifest):
+        loaded = models.load(base, start, run.settings, device, seed=spec.seed)
     models.require_room(loaded, longest=prepared.account.longest, highest_token=prepared.account.highest_token)
     border(run)
     return train(run, lineage, base, encoder, prepared, loaded, device, manifest)
@@ -160,7 +161,8 @@ def train(
         trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)  # the same number formats as in training
     else:
         pulse.enter(Phase.TRAINING)
-        trainer.train(resume_from_checkpoint=spec.checkpoint if spec.mode == "resume" else None)
+        with reading(lineage, manifest):
+            trainer.train(resume_from_checkpoint=spec.checkpoint if spec.mode == "resume" else None)
     pulse.flush()
     if pulse.checkpoint != pulse.step or pulse.job_total is None:
         raise RuntimeError(f"training ended at step {pulse.step}, and the newest checkpoint is {pulse.checkpoint}")

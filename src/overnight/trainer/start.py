@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,9 @@ import torch
 from overnight.disk import checkpoints, fingerprints
 from overnight.disk.layout import Layout
 from overnight.domain.attempt import Spec
-from overnight.domain.checkpoint import Manifest
+from overnight.domain.checkpoint import Manifest, checkpoint_name
 from overnight.domain.config import Settings
+from overnight.domain.errors import OvernightError
 from overnight.trainer import data, environment, saving
 from overnight.trainer import model as models
 from overnight.trainer.failures import CorruptError, DeviceGoneError, MismatchError
@@ -88,6 +92,9 @@ def check_start(spec: Spec, lineage: saving.Lineage, manifest: Manifest | None, 
             fix="see overnight config lock",
         )
     check_device(spec, lineage, manifest)
+    changes = environment.version_changes(manifest.environment, lineage.environment)
+    if changes:
+        pulse.note(f"{checkpoint_name(manifest.step)} was written by other versions: {'; '.join(changes)}")
     if spec.mode in ("resume", "judge"):
         check_resume(spec, lineage, manifest, pulse)
 
@@ -127,6 +134,34 @@ def check_resume(spec: Spec, lineage: saving.Lineage, manifest: Manifest, pulse:
     changes = environment.differences(manifest.environment, lineage.environment)
     if changes:
         pulse.note(f"bit equality is not promised for this resume: {'; '.join(changes)}")
+
+
+@contextmanager
+def reading(lineage: saving.Lineage, manifest: Manifest | None) -> Iterator[None]:
+    """Say which versions cannot read a checkpoint, where it was written by others; it is whole, and stays as it is.
+
+    Raises MismatchError for what breaks while a checkpoint is loaded; whatever else breaks passes as it is.
+    """
+    try:
+        yield
+    except (OvernightError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        changes = environment.version_changes(manifest.environment, lineage.environment) if manifest is not None else []
+        if manifest is None or not changes or not _is_of_loading(error):
+            raise
+        raise MismatchError(
+            f"{checkpoint_name(manifest.step)} cannot be read by the versions that are installed now",
+            found=f"{type(error).__name__}: {error}",
+            expected=f"what wrote it: {'; '.join(changes)}",
+            fix="install the versions that wrote it into the daemon's environment; nothing of it is changed or lost",
+        ) from error
+
+
+def _is_of_loading(error: BaseException) -> bool:
+    """Return whether an exception came out of code that loads saved state."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(frame.name.lstrip("_").startswith(("load", "from_pretrained")) for frame in frames)
 
 
 def require_steps(trainer: Any, prepared: data.Prepared, manifest: Manifest | None, settings: Settings) -> None:
