@@ -24,7 +24,7 @@ from overnight.domain.lease import LIMIT_S, Host, Lease, foreign
 from overnight.launchers import processes
 from simulated_rig import Rig
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
 NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
 STRACE = shutil.which("strace")
@@ -292,9 +292,7 @@ def test_on_a_share_without_locks_another_machine_is_kept_out_by_the_lease_until
     os.utime(rig.layout.lease, (long_ago, long_ago))
     theirs = rig.start_loop(wrapper=elsewhere.wrapper)
     rig.wait(lambda: rig.daemon_pid() == theirs.pid, timeout=90)
-    told = lease.read(rig.layout)
-    assert told is not None
-    assert told.host.name == "elsewhere"
+    rig.wait(lambda: (told := lease.read(rig.layout)) is not None and told.host.name == "elsewhere", timeout=90)
     refused = overnight(rig.layout.root, "status")
     assert refused.returncode == 75, refused.stdout
     assert "on elsewhere" in refused.stderr

@@ -20,7 +20,7 @@ from overnight.domain.job import JobState
 from overnight.launchers.choice import SIMULATED
 from simulated_rig import Rig
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
 SOURCE = Path(overnight.__file__).parent
 OPTIONAL = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "psutil", "bitsandbytes", "gguf")
