@@ -18,6 +18,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def records_of(folder: Path) -> dict[str, FileRecord]:
     return versions.read(folder).files if kind_of(folder.name) is Kind.VERSION else read_manifest(folder).files
 
 
-def copy_aside(source: Path, staging: Path) -> Path:
+def copy_aside(source: Path, staging: Path) -> Copy:
     """Copy a version or checkpoint into a folder of its own, read it back there, and return the whole copy.
 
     Only the files of its manifest are copied. Raises DiskError where the disk refuses, FailedError where what came out
@@ -193,7 +194,7 @@ def copy_aside(source: Path, staging: Path) -> Path:
     copy = judge(target, verify_content=True)
     if not copy.is_verified:
         raise _unusable(source, copy.reason)
-    return target
+    return copy
 
 
 def _copy_file(source: Path, target: Path) -> None:
@@ -258,17 +259,17 @@ def store(layout: Layout, place: Path, name: str) -> Copy:
     files.make_directory(final.parent)
     staging = make_staging(place)
     try:
-        whole = copy_aside(source_of(layout, name), staging)
+        copy = copy_aside(source_of(layout, name), staging)
         try:
             if os.path.lexists(final):
                 files.rename(final, staging / "damaged")
-            files.rename_durably(whole, final)
+            files.rename_durably(Path(copy.path), final)
         except OSError as error:
             raise files.disk_error(error, final) from error
     finally:
         with contextlib.suppress(OSError):
             files.remove_tree(staging, inside=place)
-    return judge(final, verify_content=True)
+    return replace(copy, path=str(final))
 
 
 def remove(place: Path, name: str) -> None:

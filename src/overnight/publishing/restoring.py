@@ -216,7 +216,7 @@ def _bring(layout: Layout, copy: Path, original: Path, kind: Kind) -> list[str]:
     staging = layout.restoring / files.token()
     files.make_directory(staging)
     try:
-        whole = backups.copy_aside(copy, staging)
+        whole = Path(backups.copy_aside(copy, staging).path)
         if kind is Kind.VERSION:
             whole = _seal(layout, whole)
         aside = [str(removal.set_version_aside(layout, original))] if os.path.lexists(original) else []
