@@ -352,3 +352,30 @@ def test_a_trainer_whose_loop_cannot_write_knows_by_its_beat_that_it_is_looked_a
     passed_s = unwatched_s(folder, lock, limit_s=90)
     assert passed_s is not None
     assert passed_s > 900
+
+
+def test_a_file_system_that_is_unmounted_under_the_run_is_told_and_work_goes_on_by_itself_when_it_is_back(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any]
+) -> None:
+    """Given a workspace that is the root of a mount, when that goes, then nothing is written below, and it goes on."""
+    inner, root = disk / "inner", tmp_path / "workspace"
+    inner.mkdir()
+    root.mkdir()
+    assert disk_rig.mount("--bind", str(inner), str(root))
+    run = Run(root, tmp_path / "gate", monkeypatch)
+    try:
+        run.rig.start_watchdog()
+        run.wait(lambda: run.rig.step() >= STEP_OF_GATE)
+        daemon, trainer = run.rig.daemon_pid(), run.rig.trainer_pid()
+        subprocess.run(["umount", "-l", str(root)], check=True)
+        run.go_on()
+        run.wait(lambda: not any(Path(f"/proc/{pid}/fd/0").exists() for pid in (daemon, trainer)))
+        assert list(root.iterdir()) == [], "nothing is written where the workspace is not"
+        assert disk_rig.mount("--bind", str(inner), str(root))
+        run.wait(run.rig.is_done)
+        assert run.rig.model() == undisturbed
+        assert [job.charged for job in run.rig.jobs()] == [0]
+        assert "no longer mounted" in run.rig.events("daemon.moved")[0]["message"]
+    finally:
+        run.rig.end()
+        subprocess.run(["umount", "-l", str(root)], check=False)

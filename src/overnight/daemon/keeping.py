@@ -49,6 +49,12 @@ def _keep_locks(context: Context, locks: Locks, now: Moment) -> None:
             f"CRITICAL: {gone} was moved or removed under the running daemon: the trainer is asked to leave, and the"
             " daemon ends. Start it again where the workspace lies now"
         )
+        if locks.folder.is_unmounted():
+            context.memory["unmounted"] = True
+            message = (
+                f"CRITICAL: the file system of {gone} is no longer mounted there: the trainer is asked to leave, and"
+                " the daemon ends; the watchdog starts it again when the file system is back"
+            )
         if context.tell("moved", message, kind="daemon.moved", level="error", at=now.unix):
             context.lost_at = now.boot
         return

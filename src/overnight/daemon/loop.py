@@ -69,7 +69,8 @@ def leave(context: Context, now: Moment) -> None:
     why = "down" if context.wishes.down else "a signal" if context.lost_at is None else "the workspace is gone"
     context.record(f"the daemon ends ({why})", kind="daemon.stop", at=now.unix)
     context.is_over = True  # whatever comes now: a disk that takes no more words must keep nobody here
-    intents.withdraw(context.connection, "up")
+    if not context.memory.get("unmounted"):  # else the watchdog is to start it again when the disk is back
+        intents.withdraw(context.connection, "up")
     intents.withdraw(context.connection, "down")
     context.stand("stopped", "the daemon ended on purpose", at=now.unix)
     publish.publish(context, now)

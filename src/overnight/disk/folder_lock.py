@@ -35,6 +35,16 @@ class FolderLock:
         """Return whether the locked folder still has its name (somebody may have moved or removed it)."""
         return self._descriptor is not None and _is_at(self._descriptor, self.folder)
 
+    def is_unmounted(self) -> bool:
+        """Return whether the folder is whole and nowhere to be found: its file system is no longer mounted."""
+        if self._descriptor is None or os.fstat(self._descriptor).st_nlink == 0:
+            return False
+        try:
+            path = os.readlink(f"/proc/self/fd/{self._descriptor}")
+        except OSError:
+            return False
+        return not _is_at(self._descriptor, Path(path))
+
     def release(self) -> None:
         """Give the lock back."""
         if self._descriptor is not None:
