@@ -11,7 +11,7 @@ from pathlib import Path
 
 from overnight.database import events
 from overnight.database.connection import Connection
-from overnight.disk import base_models, checkpoints, files, fingerprints, locked, trust, versions
+from overnight.disk import base_models, checkpoints, files, fingerprints, locked, model_folder, trust, versions
 from overnight.disk.layout import Layout
 from overnight.disk.tensor_headers import read_header
 from overnight.domain import start
@@ -110,12 +110,9 @@ def _base(layout: Layout, base_model: str | None, newest: CheckpointReport | Non
 
 def _look_inside(folder: Path, newest: CheckpointReport | None) -> tuple[str | None, str | None]:
     """Return what is damaged in the base model's weights, and how the newest adapter does not fit them."""
-    base: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            base |= {name: tensor.shape for name, tensor in read_header(path).items()}
-        except ValueError as error:
-            return f"{path.name}: {error}", None
+    base, damage = model_folder.look(folder)
+    if damage is not None:
+        return damage, None
     manifest = newest.manifest if newest is not None else None
     if newest is None or manifest is None or ADAPTER not in manifest.files:
         return None, None

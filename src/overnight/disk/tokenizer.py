@@ -13,8 +13,9 @@ from overnight.disk import files
 from overnight.domain.encoding import Encoder
 from overnight.domain.errors import DataError
 from overnight.domain.templates import FROZEN_DATE
+from overnight.domain.tokenizer_limits import excess_in_file, excess_in_normalizer, panics_told
 
-FILE_LIMIT = 512 << 20
+FILE_LIMIT = 256 << 20
 """Bytes; no tokenizer file is larger."""
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -24,10 +25,19 @@ def load_encoder(folder: Path, *, today: datetime.date = FROZEN_DATE) -> Encoder
     """Return the encoder of the model in ``folder``. Raises DataError that says what is missing or broken."""
     path = folder / "tokenizer.json"
     _require_plain_file(path)
+    data = path.read_bytes()
+    if (excess := excess_in_file(data)) is not None:
+        raise _refusal(path, excess)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        with panics_told():
+            tokenizer = Tokenizer.from_buffer(data)
     except Exception as error:  # the library raises bare Exception for whatever is wrong with the file
-        raise _refusal(path, f"cannot be read: {error}") from error
+        raise _refusal(path, f"cannot be read: {str(error)[:300]}") from error
+    del data
+    if tokenizer.normalizer is not None:
+        excess = excess_in_normalizer(tokenizer.normalizer.__getstate__())
+        if excess is not None:
+            raise _refusal(path, excess)
     config = _read_object(folder / "tokenizer_config.json")
     named = _read_object(folder / "special_tokens_map.json") | config
     special = {name: text for name in _NAMES if (text := _token_text(named.get(name))) is not None}

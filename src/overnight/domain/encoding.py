@@ -25,6 +25,7 @@ from overnight.domain.answer_places import PlaceFinder, Span
 from overnight.domain.errors import DataError
 from overnight.domain.rows import Chat, Completion, Message, Row, RowCode, RowProblem, Text, problem
 from overnight.domain.templates import FROZEN_DATE, ChatTemplate
+from overnight.domain.tokenizer_limits import panics_told
 
 IGNORED = -100
 """The label of a token that is not learnt."""
@@ -130,7 +131,8 @@ class Encoder:
         names = dict(special_tokens or {})
         names.setdefault("eos_token", str(eos_token))
         self._tokenizer = _copy(tokenizer)
-        self._prefix, self._suffix = _frame(self._tokenizer)
+        with panics_told():
+            self._prefix, self._suffix = _frame(self._tokenizer)
         self._tokenizer.post_processor = None  # it only adds tokens and narrows offsets
         self._as_text: Tokenizer | None = None
         added: dict[int, AddedToken] = tokenizer.get_added_tokens_decoder()
@@ -238,7 +240,8 @@ class Encoder:
 
     def _encode_batch(self, batch: list[_Layout], max_length: int) -> Iterator[Encoded]:
         plain = [layout.text for layout in batch if not layout.typed]
-        encodings = iter(self._tokenizer.encode_batch(plain, add_special_tokens=False))
+        with panics_told():
+            encodings = iter(self._tokenizer.encode_batch(plain, add_special_tokens=False))
         for layout in batch:
             tokens = self._in_pieces(layout, ()) if layout.typed else _Tokens.of(next(encodings))
             cuts = [span.start for span in layout.learnt if tokens.straddle(span.start)]
@@ -262,10 +265,12 @@ class Encoder:
         return tokens
 
     def _add_piece(self, tokenizer: Tokenizer, piece: str, position: int, tokens: _Tokens) -> None:
-        own = _Tokens.of(tokenizer.encode(piece, add_special_tokens=False))
+        with panics_told():
+            own = _Tokens.of(tokenizer.encode(piece, add_special_tokens=False))
         if position > 0:
             # After a newline, so that no tokenizer adds the space that it puts at the start of a text.
-            longer = _Tokens.of(tokenizer.encode("\n" + piece, add_special_tokens=False))
+            with panics_told():
+                longer = _Tokens.of(tokenizer.encode("\n" + piece, add_special_tokens=False))
             size = len(self._newline)
             if longer.ids[:size] == self._newline:
                 own = _Tokens(longer.ids[size:], [(start - 1, end - 1) for start, end in longer.offsets[size:]])

@@ -25,6 +25,7 @@ import peft
 import torch
 import transformers
 
+from overnight.disk import model_folder
 from overnight.domain.config import Settings
 from overnight.domain.errors import ConfigError
 from overnight.trainer.failures import CorruptError, DeviceGoneError, no_qlora_on_mps
@@ -106,6 +107,7 @@ def load(base: Path, checkpoint: Path | None, settings: Settings, device: Device
 
     The random start of a new adapter hangs on ``seed`` alone.
     """
+    require_true_sizes(base)
     tokenizer = load_tokenizer(base)
     transformers.set_seed(seed)
     try:
@@ -130,6 +132,18 @@ def load(base: Path, checkpoint: Path | None, settings: Settings, device: Device
     mend_generation(model)
     weights = sum(parameter.numel() for parameter in model.parameters())
     return Loaded(model, tokenizer, weights)
+
+
+def require_true_sizes(base: Path) -> None:
+    """Refuse a base model whose config.json says what its weights cannot be, before anything is built on its word."""
+    _, damage = model_folder.look(base)
+    if damage is not None:
+        raise ConfigError(
+            "The base model cannot be what it says it is",
+            found=damage,
+            expected="a config.json and whole weights that belong together",
+            fix="bring the base model back from its origin",
+        )
 
 
 def adapter(settings: Settings) -> peft.LoraConfig:
