@@ -193,5 +193,8 @@ def _file(layout: Layout, connection: Connection, job: Job, source: Path, valida
         assert validation is not None
         report = {**validation.to_json(), "file": job.file, "job": job.id, "reason": job.reason}
         views.into_rejected(layout, job, source, report, is_first=is_first)
-    else:
-        views.into_waiting(layout, job, source, is_first=is_first)
+        return
+    views.into_waiting(layout, job, source, is_first=is_first)
+    known = queue.find(connection, job.id)
+    if known is not None and known.state not in (JobState.QUEUED, JobState.RUNNING):
+        queue.set_unfiled(connection, job.id)  # a crash kept the file here until its job was over

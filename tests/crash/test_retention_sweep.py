@@ -102,4 +102,5 @@ def test_retention_killed_at_any_point_beside_a_training_leaves_the_newest_whole
         return is_met
 
     met = sweep("retention beside a training", call, points, strike)
-    assert beside_a_training > met // 2
+    assert beside_a_training >= min(met, 1)
+    assert beside_a_training >= met // 2

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -94,13 +95,20 @@ def plant(rig: Rig) -> dict[str, str]:
     target = rig.layout.root / "target.jsonl"
     target.write_bytes(b'{"text": "x"}\n')
     (inbox / "link.jsonl").symlink_to(target)
+    links = {"shadow": "/etc/shadow", "pipe": "fifo.jsonl", "root": "/", "loop": "loop.jsonl", "zero": "/dev/zero"}
+    for name, place in {**links, "up": "../config.json"}.items():
+        (inbox / f"{name}.jsonl").symlink_to(place)
     os.chdir(inbox)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as made:
         made.bind("socket.jsonl")
     planted = {
         "folder.jsonl": "folder", "fifo.jsonl": "FIFO", "dangling.jsonl": "link", "link.jsonl": "link",
         "socket.jsonl": "socket",
+        **{f"{name}.jsonl": "link" for name in ("shadow", "pipe", "root", "loop", "zero", "up")},
     }  # fmt: skip
+    if os.geteuid() == 0:
+        os.mknod(inbox / "device.jsonl", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+        planted["device.jsonl"] = "device"
     for name in ("a.json", "a.csv", "a.parquet", "a.jsonl.gz", "a"):
         rig.drop(name)
         planted[name] = ".jsonl"
@@ -249,3 +257,20 @@ def test_links_are_never_followed_out_of_the_inbox(rig: Rig, tmp_path: Path) -> 
     context = rig.context()
     rig.tick_until(context, lambda: rig.jobs() and rig.is_done())
     assert outside.read_bytes() == b'{"text": "x"}\n'
+
+
+def test_a_file_that_comes_out_of_its_claim_after_its_job_is_over_is_in_one_place(rig: Rig) -> None:
+    """What judges files may be killed between the job and the move of its file, and come back when all is trained."""
+    rig.make()
+    file = rig.drop("a.jsonl")
+    data = file.read_bytes()
+    context = rig.context()
+    rig.tick_until(context, lambda: rig.jobs() and all(job.filed for job in rig.jobs()), timeout=60)
+    claim = rig.layout.claimed / str(rig.connect().execute("SELECT claim FROM jobs").fetchone()[0])
+    claim.mkdir()
+    (claim / "a.jsonl").write_bytes(data)  # as it lies where the kill came before the move
+    rig.tick_until(context, lambda: not claim.exists() and all(job.filed for job in rig.jobs()), timeout=60)
+    rig.tick_until(context, lambda: os.listdir(rig.layout.waiting) == [], timeout=60)
+    assert [path.parent for path in rig.layout.root.rglob("a.jsonl")] == [rig.layout.done]
+    assert (rig.layout.done / "a.jsonl").read_bytes() == data
+    assert [job.state.value for job in rig.jobs()] == ["succeeded"]

@@ -52,6 +52,10 @@ def file_ended(context: Context, now: Moment) -> None:
             context.memory["file_at"] = now.boot + RETRY_S
         else:
             queue.set_filed(context.connection, job.id)
+            if views.is_on_its_way(
+                context.layout, job, is_first=arrivals.is_first_of_its_name(context.connection, job)
+            ):
+                queue.set_unfiled(context.connection, job.id)  # it came late out of its claim, as we looked elsewhere
             context.forget(f"file {job.id}")
 
 

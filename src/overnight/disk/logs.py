@@ -1,4 +1,4 @@
-"""Logs: rotated by size, free of control characters, never a reason to stop.
+"""Logs: rotated by size, free of control characters and of secrets, never a reason to stop.
 
 What a trainer prints goes into its attempt's folder, whatever becomes of the daemon; from there it is pumped, line by
 line, into logs/trainer.log.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from overnight.disk import files
 from overnight.domain.printable import shown
+from overnight.domain.secrets import without_secrets
 
 LOG_BYTES = 8 << 20
 LOG_FILES = 5
@@ -63,7 +64,7 @@ def _is_same(one: int, other: int) -> bool:
 
 class _Formatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = shown(record.message)
+        record.message = without_secrets(shown(record.message))
         return super().formatMessage(record)
 
 
@@ -146,7 +147,7 @@ class Pump:
             self._rest = b""
 
     def _emit(self, line: str) -> None:
-        text = shown(line[:LINE_BYTES], keep="\t")
+        text = without_secrets(shown(line[:LINE_BYTES], keep="\t"))
         self._handler.handle(logging.LogRecord("trainer", logging.INFO, "", 0, text, None, None))
 
     def _remembered(self) -> tuple[str, int]:

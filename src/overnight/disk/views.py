@@ -56,6 +56,12 @@ def into_failed(layout: Layout, job: Job, report: dict[str, Any], *, is_first: b
     return path
 
 
+def is_on_its_way(layout: Layout, job: Job, *, is_first: bool) -> bool:
+    """Return whether a job's file stands among those that wait or are worked on."""
+    name = _name(job, is_first)
+    return _first_there(layout.processing / name, layout.waiting / name) is not None
+
+
 def into_rejected(layout: Layout, job: Job, source: Path, report: dict[str, Any], *, is_first: bool) -> Path:
     """Move a file that was refused into rejected/, with all its problems beside it; return where."""
     target = layout.rejected / _name(job, is_first)
@@ -121,7 +127,8 @@ def _settle(layout: Layout, folder: Path, job: Job, *, is_first: bool) -> Path:
                 target = _copy_from_store(layout, target, job)
             return target
         if _holds(source, job):
-            target = _free(target, job, source)
+            if not _holds(target, job):  # else it is our copy, made when the file had not come out of its claim yet
+                target = _free(target, job, source)
             moving.move_durably(source, target)
             return target
         edited = folder / numbered_name(name, *([job.id] if is_first else []), "edited")

@@ -36,8 +36,10 @@ def look_at_permissions(patient: Patient) -> Check:
     if facts.st_uid != os.geteuid():
         message = f"the workspace belongs to uid {facts.st_uid}, this is uid {os.geteuid()}"
         return warned("permissions", message, fix="run every command as the user that runs the daemon")
-    if facts.st_mode & stat.S_IWOTH:
-        return warned("permissions", "everybody may write here", fix=f"chmod o-w {layout.root}")
+    ours = {layout.root, layout.waiting.parent, *layout.folders(), layout.config, layout.database} - {layout.inbox}
+    if is_open := [path for path in sorted(ours) if os.path.exists(path) and os.stat(path).st_mode & stat.S_IWOTH]:
+        message = f"everybody may write {', '.join(map(str, is_open[:3]))}{' ...' if len(is_open) > 3 else ''}"
+        return warned("permissions", message, fix=f"chmod -R o-w {layout.root}; the inbox alone may be open to others")
     return passed("permissions", "this user may write, strangers may not")
 
 
