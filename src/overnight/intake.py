@@ -197,4 +197,4 @@ def _file(layout: Layout, connection: Connection, job: Job, source: Path, valida
     views.into_waiting(layout, job, source, is_first=is_first)
     known = queue.find(connection, job.id)
     if known is not None and known.state not in (JobState.QUEUED, JobState.RUNNING):
-        queue.set_unfiled(connection, job.id)  # a crash kept the file here until its job was over
+        arrivals.set_unfiled(connection, job.id)  # a crash kept the file here until its job was over

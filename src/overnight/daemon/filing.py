@@ -55,7 +55,9 @@ def file_ended(context: Context, now: Moment) -> None:
             if views.is_on_its_way(
                 context.layout, job, is_first=arrivals.is_first_of_its_name(context.connection, job)
             ):
-                queue.set_unfiled(context.connection, job.id)  # it came late out of its claim, as we looked elsewhere
+                arrivals.set_unfiled(
+                    context.connection, job.id
+                )  # it came late out of its claim, as we looked elsewhere
             context.forget(f"file {job.id}")
 
 

@@ -24,3 +24,8 @@ def trained_datasets(connection: sqlite3.Connection) -> list[str]:
     """Return the datasets that were trained to the end, each once."""
     rows = connection.execute("SELECT DISTINCT dataset FROM jobs WHERE state = 'succeeded' AND dataset IS NOT NULL")
     return [row[0] for row in rows]
+
+
+def set_unfiled(connection: Connection, job: int) -> None:
+    """Record that a job's file has still to be put where people look for it: it came late out of its claim."""
+    connection.execute("UPDATE jobs SET filed = 0 WHERE id = ?", (job,))

@@ -234,11 +234,6 @@ def set_filed(connection: sqlite3.Connection, job: int) -> None:
     connection.execute("UPDATE jobs SET filed = 1 WHERE id = ?", (job,))
 
 
-def set_unfiled(connection: sqlite3.Connection, job: int) -> None:
-    """Record that a job's file has still to be put where people look for it."""
-    connection.execute("UPDATE jobs SET filed = 0 WHERE id = ?", (job,))
-
-
 # attempts
 
 
