@@ -26,6 +26,6 @@ def trained_datasets(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in rows]
 
 
-def set_unfiled(connection: Connection, job: int) -> None:
+def set_unfiled(connection: sqlite3.Connection, job: int) -> None:
     """Record that a job's file has still to be put where people look for it: it came late out of its claim."""
     connection.execute("UPDATE jobs SET filed = 0 WHERE id = ?", (job,))
