@@ -24,7 +24,7 @@ from overnight.disk import builtin, checkpoints, fingerprints  # noqa: E402
 from overnight.domain.attempt import FailureKind, Outcome  # noqa: E402
 from overnight.domain.merge import FLOAT32_TOLERANCE, MergeReport, MergeSpec  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from overnight.disk import builtin  # noqa: E402
 from overnight.domain.errors import ConfigError  # noqa: E402
 from overnight.trainer import to_gguf  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
 
 TEXT = "12+34? Zażółć gęślą jaźń, it's 1234 times  over.\n\tDone!"
 
@@ -147,3 +150,26 @@ def test_what_would_not_be_exact_is_refused_and_named(
         to_gguf.convert(tiny, tmp_path / "m.gguf")
     assert words in str(refused.value.found)
     assert "export as hf" in str(refused.value.fix)
+
+
+LLAMA_CPP = """
+import json, sys, xllamacpp
+settings = xllamacpp.CommonParams()
+settings.model.path, settings.n_ctx, settings.warmup, settings.cpuparams.n_threads = sys.argv[1], 256, False, 1
+asked = {"prompt": sys.argv[2], "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+answer = xllamacpp.Server(settings).handle_completions(asked)
+answer = json.loads(answer) if isinstance(answer, str) else answer
+print("ANSWER", json.dumps(answer["choices"][0]["text"]))
+"""
+
+
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="needs llama.cpp as a package (pip install xllamacpp)")
+def test_llama_cpp_gives_the_answer_that_transformers_gives(tiny: Path, tmp_path: Path) -> None:
+    to_gguf.convert(tiny, tmp_path / "m.gguf")
+    command = [sys.executable, "-c", LLAMA_CPP, str(tmp_path / "m.gguf"), "12+34?"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    answer = json.loads(next(line for line in told.splitlines() if "ANSWER " in line).partition("ANSWER ")[2])
+    model, cutter = loaded(tiny)
+    tokens = cutter("12+34?", return_tensors="pt")["input_ids"]
+    expected = model.generate(tokens, do_sample=False, max_new_tokens=12, eos_token_id=-1)[0][tokens.shape[1] :]
+    assert answer == cutter.decode(expected)
