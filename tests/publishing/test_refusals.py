@@ -17,6 +17,8 @@ from overnight.database import events
 from overnight.disk import attempts, trash, versions
 from overnight.domain.errors import BusyError, DiskError, FailedError, UsageError
 from overnight.domain.job import JobState
+from overnight.status.answers import to_json
+from overnight.status.snapshot import snapshot
 from version_rig import VersionRig
 
 
@@ -73,6 +75,12 @@ def test_no_training_starts_while_a_version_is_made_and_the_next_job_is_trained_
         armed.setenv("OVERNIGHT_FAULT_RELEASE", str(release))
         making = overnight(rig, "consolidate", "-m", "held")
     rig.wait(lambda: attempts.read_heartbeat(rig.layout.consolidation), timeout=60, what="the merge")
+    connection = rig.connect()
+    shot = to_json(snapshot(rig.layout, connection, now=0))
+    connection.close()
+    assert (shot["consolidation"]["pid"], shot["consolidation"]["phase"]) == (making.pid, "merging")
+    assert shot["consolidation"]["part"] >= 1
+    assert shot["state"] in ("idle", "stopped"), shot["reason"]
     rig.submit("b.jsonl", rows=32)
     context = rig.context()
     rig.tick_until(context, lambda: "a version is being made" in context.standing.reason, timeout=60)
@@ -318,3 +326,25 @@ def test_a_half_trained_job_is_no_place_for_a_version(rig: VersionRig) -> None:
     with pytest.raises(BusyError, match="half trained"):
         rig.consolidate()
     assert rig.here() == before
+
+
+def test_a_merge_whose_starter_was_killed_is_ended_and_work_goes_on(
+    rig: VersionRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.train("a.jsonl")
+    before = rig.here()
+    with monkeypatch.context() as armed:
+        armed.setenv("OVERNIGHT_FAULT", "merge:3:held")
+        armed.setenv("OVERNIGHT_FAULT_RELEASE", str(tmp_path / "never"))
+        making = overnight(rig, "consolidate", "-m", "held")
+    beat = rig.wait(lambda: attempts.read_heartbeat(rig.layout.consolidation), timeout=60, what="the merge")
+    making.kill()
+    making.communicate(timeout=60)
+    assert Path(f"/proc/{beat.pid}").exists(), "it outlived its starter"
+    rig.submit("b.jsonl", rows=32)
+    context = rig.context()
+    rig.tick_until(context, lambda: not rig.layout.consolidation.exists(), timeout=60)
+    rig.wait(lambda: not Path(f"/proc/{beat.pid}").exists(), timeout=60, what="the end of the merge")
+    assert list(rig.layout.versions.iterdir()) == []
+    assert {name: value for name, value in rig.here().items() if name in before} == before
+    rig.tick_until(context, rig.is_done, timeout=60)

@@ -23,7 +23,7 @@ from overnight.domain.errors import (
     FailedError,
     OvernightError,
 )
-from overnight.domain.version import Version, VersionReport, as_description
+from overnight.domain.version import MAKING, Version, VersionReport, as_description
 from overnight.publishing import consolidating, deleting, rollback, settling
 from overnight.publishing.deleting import Doomed
 
@@ -171,7 +171,7 @@ def _result(layout: Layout, event: dict[str, Any]) -> Version:
 
 def _standing_words(layout: Layout) -> str:
     holder = files.lock_holder(layout.checkpoints_lock)
-    if holder is not None and holder.get("what") == consolidating.WHAT:
+    if holder is not None and holder.get("what") == MAKING:
         return str(holder["what"])
     if transition.read(layout) is not None:
         return "the version is put in use"

@@ -11,10 +11,11 @@ from overnight.database import events, intents, pauses, queue
 from overnight.disk import attempts, files, locked
 from overnight.domain.errors import ExitCode
 from overnight.domain.picture import doing
+from overnight.domain.version import MAKING
 from overnight.launchers import guards
 from overnight.launchers.base import LaunchError
 from overnight.publishing import settling
-from overnight.publishing.consolidating import WHAT, half_trained
+from overnight.publishing.grounds import half_trained
 
 HELPER = "consolidation"
 AGAIN_S = 1.0
@@ -46,7 +47,7 @@ def why_wait(context: Context) -> str | None:
     layout = context.layout
     holder = files.lock_holder(layout.checkpoints_lock)
     if holder is not None and holder.get("what"):
-        beat = attempts.read_heartbeat(layout.consolidation) if holder["what"] == WHAT else None
+        beat = attempts.read_heartbeat(layout.consolidation) if holder["what"] == MAKING else None
         how = f": {doing(beat)}" if beat is not None and doing(beat) else ""
         return f"{holder['what']}{how} (pid {holder.get('pid', 'unknown')})"
     if layout.transition.exists():

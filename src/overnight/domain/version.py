@@ -21,6 +21,9 @@ WHAT = "overnight version"
 BASE = "base"
 """The name of the place before the first version: the base model that the workspace was made with."""
 
+MAKING = "a version is being made"
+"""What the lock on the model's checkpoints says meanwhile."""
+
 FOLDER = "models"
 DESCRIPTION_LIMIT = 10_000
 _ID = re.compile(r"v(0[0-9]{2}|[1-9][0-9]{2,11})")

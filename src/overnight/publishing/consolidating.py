@@ -9,52 +9,28 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from overnight import starting
 from overnight.database import events, queue
 from overnight.database.connection import Connection
-from overnight.disk import base_models, config, files, locked, transition, versions
+from overnight.disk import files, locked, versions
 from overnight.disk.checkpoints import read_manifest
 from overnight.disk.layout import Layout
 from overnight.disk.manifest import digest_of
 from overnight.disk.transition import Transition
 from overnight.domain.attempt import Heartbeat
-from overnight.domain.checkpoint import CheckpointReport, Manifest
-from overnight.domain.config import Settings
-from overnight.domain.errors import BusyError, ConfigError, DiskError, FailedError, OvernightError
-from overnight.domain.job import JobState
-from overnight.domain.locked import locked_keys_changed, refused
-from overnight.domain.merge import MergeReport, MergeSpec, needed_bytes
-from overnight.domain.start import Start
-from overnight.domain.version import Version, as_description, base_model_of, next_id, number_of
+from overnight.domain.errors import FailedError, OvernightError
+from overnight.domain.merge import MergeReport, MergeSpec
+from overnight.domain.version import MAKING, Version, as_description, base_model_of, next_id, number_of
 from overnight.launchers.processes import usable_threads
-from overnight.publishing import merging, place, settling
+from overnight.publishing import grounds, merging, place, settling
 from overnight.publishing.resting import at_rest
 
-WHAT = "a version is being made"
 FIX = "wait for its end, or overnight pause, then try again; overnight consolidate --wait does so by itself"
 PROBES, PROBE_BYTES = 3, 100_000
 """So many rows of the newest data are asked, none longer than that."""
-
-INODES = 64
-"""A version takes fewer files than that."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """What a version is made of."""
-
-    settings: Settings
-    start: Start
-    newest: CheckpointReport
-    manifest: Manifest
-    base: Path
-    place: place.Place
 
 
 def consolidate(
@@ -72,12 +48,12 @@ def consolidate(
     ConfigError where the merge is refused: nothing is changed then.
     """
     words = as_description(description)
-    with at_rest(layout, connection, what=WHAT, fix=FIX, now=now):
+    with at_rest(layout, connection, what=MAKING, fix=FIX, now=now):
         settling.settle(layout, connection)
         merging.end_leftover(layout)
         versions.remove_staging(layout)
-        ground = _ground(layout, connection)
-        _require_space(layout, ground)
+        ground = grounds.find(layout, connection)
+        grounds.require_space(layout, ground)
         identity = next_id(_given_ids(layout, connection))
         staging = layout.versions / f".{identity}.{files.token()}.staging"
         try:
@@ -97,110 +73,6 @@ def consolidate(
     return version
 
 
-def half_trained(layout: Layout, connection: Connection) -> str | None:
-    """Return which unfinished job the model stands in the middle of, or None."""
-    names = transition.checkpoint_names(layout.model)
-    for name in names:
-        try:
-            manifest = read_manifest(layout.model / name)
-        except (OSError, ValueError):
-            continue
-        job = queue.find(connection, manifest.job)
-        is_open = job is not None and job.state in (JobState.QUEUED, JobState.RUNNING)
-        if job is not None and is_open and manifest.job_step < manifest.job_total:
-            return f"{job.file} (job {job.id}) is at step {manifest.job_step} of {manifest.job_total}"
-        return None
-    return None
-
-
-def _ground(layout: Layout, connection: Connection) -> Ground:
-    """Return what the version is to be made of. Raises OvernightError where there is nothing, or it does not fit."""
-    settings = config.read(layout)
-    problems = locked_keys_changed(settings, locked.read(layout))
-    if problems:
-        raise refused(problems)
-    begun = half_trained(layout, connection)
-    if begun is not None:
-        raise BusyError(
-            "ABORT: a job is half trained",
-            found=begun,
-            expected="a model at the border between two jobs",
-            fix="let it end, or overnight cancel it; overnight consolidate --wait waits for it",
-            code="half_trained",
-        )
-    committed = starting.ever_committed(layout, connection)
-    start = starting.find(layout, base_model=settings.base_model, ever_committed=committed)
-    if start.hindrances:
-        raise refused(start.hindrances)
-    newest = start.newest
-    if newest is None or newest.manifest is None:
-        in_use = locked.version_in_use(layout)
-        raise FailedError(
-            f"Nothing was trained since {in_use}" if in_use else "Nothing was trained yet",
-            found="no checkpoint in current_model/",
-            expected="a trained job",
-            fix="overnight add FILE, overnight up; then consolidate",
-            code="nothing_new",
-        )
-    base = _base_folder(layout, settings.base_model, newest.manifest.fingerprints.get("base_model", ""))
-    found = place.find(layout, connection)
-    return Ground(
-        settings=settings, start=start, newest=newest, manifest=newest.manifest, base=base, place=found
-    )  # fmt: skip
-
-
-def _base_folder(layout: Layout, base_model: str, fingerprint: str) -> Path:
-    """Return the folder of the base model; of one from the Hub, where its library keeps the very commit."""
-    path = base_models.resolve(layout, base_model)
-    if os.path.isabs(path):
-        return Path(path)
-    name, _, commit = fingerprint.removeprefix("hub:").partition("@")
-    cache = os.environ.get("HF_HUB_CACHE") or os.path.join(
-        os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface"), "hub"
-    )
-    folder = Path(cache) / f"models--{name.replace('/', '--')}" / "snapshots" / commit
-    if not commit or not folder.is_dir():
-        raise ConfigError(
-            "The base model is not on this machine",
-            found=f"no {folder}",
-            expected="the very files that the adapter was trained on",
-            fix="let a job start once: the trainer fetches them",
-            code="base_model",
-        )
-    return folder
-
-
-def _require_space(layout: Layout, ground: Ground) -> None:
-    """Refuse before anything is written what cannot fit. Raises DiskError."""
-    checkpoint = Path(ground.newest.path)
-    is_full = ground.settings.method == "full"
-    weights = _bytes_of(checkpoint if is_full else ground.base)
-    adapter = 0 if is_full else _bytes_of(checkpoint)
-    needed = needed_bytes(weights=weights, adapter=adapter) + int(ground.settings.disk.min_free_gb * 1e9)
-    free = files.free_bytes(layout.versions)
-    if free < needed:
-        raise DiskError(
-            "A version does not fit on the disk; nothing was changed",
-            found=f"{free / 1e9:.2f} GB free in {layout.versions}",
-            expected=f"{needed / 1e9:.2f} GB: the weights, the adapter, and disk.min_free_gb",
-            fix="overnight cleanup, overnight versions delete V, or a bigger disk",
-            code="ENOSPC",
-        )
-    facts = os.statvfs(layout.versions)
-    if facts.f_files and facts.f_favail < INODES:
-        raise DiskError(
-            "A version does not fit on the disk; nothing was changed",
-            found=f"{facts.f_favail} free inodes in {layout.versions}",
-            expected=f"{INODES}",
-            fix="remove files that nobody needs",
-            code="ENOSPC",
-        )
-
-
-def _bytes_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
 def _given_ids(layout: Layout, connection: Connection) -> list[str]:
     """Return every id that was ever given: none is given twice, also where its version was deleted."""
     last = events.newest_of(connection, "version.published")
@@ -217,7 +89,7 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _spec(layout: Layout, ground: Ground, staging: Path, *, now: float) -> MergeSpec:
+def _spec(layout: Layout, ground: grounds.Ground, staging: Path, *, now: float) -> MergeSpec:
     settings = ground.settings
     return MergeSpec(
         attempt=f"merge-{staging.name.split('.')[1]}",
@@ -232,6 +104,7 @@ def _spec(layout: Layout, ground: Ground, staging: Path, *, now: float) -> Merge
         seed=settings.seed,
         threads=settings.train.threads or usable_threads(),
         device="cpu",
+        takes_lock=False,  # we hold the one that keeps trainers away
         created_at=now,
     )
 
@@ -271,7 +144,7 @@ def _compare(version: Version, report: MergeReport) -> None:
 def _describe(
     layout: Layout,
     connection: Connection,
-    ground: Ground,
+    ground: grounds.Ground,
     identity: str,
     words: str,
     report: MergeReport,
@@ -354,7 +227,7 @@ def _trained(connection: Connection, jobs: list[int]) -> tuple[list[dict[str, An
 
 
 def _plan(
-    layout: Layout, ground: Ground, version: Version, staging: str, *, now: float, wish: str | None
+    layout: Layout, ground: grounds.Ground, version: Version, staging: str, *, now: float, wish: str | None
 ) -> Transition:
     lock = files.json_bytes(locked.of_version(version)).decode("utf-8")
     return Transition(

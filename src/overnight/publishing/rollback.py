@@ -20,7 +20,7 @@ from overnight.domain.checkpoint import Verdict, step_of
 from overnight.domain.errors import FailedError, UsageError
 from overnight.domain.version import BASE, Version, VersionState, unknown
 from overnight.publishing import merging, place, settling
-from overnight.publishing.consolidating import half_trained
+from overnight.publishing.grounds import half_trained
 from overnight.publishing.resting import at_rest
 
 WHAT = "another version is put in use"

@@ -12,6 +12,7 @@ from overnight.disk import files, transition, versions
 from overnight.disk.layout import Layout
 from overnight.disk.transition import Transition
 from overnight.domain.errors import BusyError, FailedError
+from overnight.publishing import merging
 
 WISH = "consolidate"
 """The intent of a consolidation that waits behind the current job."""
@@ -42,8 +43,11 @@ def settle(layout: Layout, connection: Connection) -> bool:
 
 
 def settle_if_possible(layout: Layout, connection: Connection) -> bool:
-    """Bring a pending change to its end unless somebody is at it; return whether none is pending any more."""
-    if not layout.transition.exists():
+    """Bring a pending change to its end unless somebody is at it; return whether none is pending any more.
+
+    A merge whose starter is gone is ended, and what it wrote removed.
+    """
+    if not layout.transition.exists() and not layout.consolidation.exists():
         return True
     lock = files.Lock(layout.checkpoints_lock)
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), "what": "a version change ends"}
@@ -51,6 +55,8 @@ def settle_if_possible(layout: Layout, connection: Connection) -> bool:
         return False
     try:
         settle(layout, connection)
+        merging.end_leftover(layout)
+        versions.remove_staging(layout)
     finally:
         lock.release()
     return True

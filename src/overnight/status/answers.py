@@ -32,6 +32,7 @@ def to_json(shot: Snapshot) -> dict[str, Any]:
         "next": shot.next_files,
         "checkpoint": _checkpoint_json(shot),
         "version": shot.version,
+        "consolidation": _making_json(shot),
         "judge": judge.to_json(shot.judged),
         "daemon": _process_json(shot.daemon, "state", with_since=True),
         "watchdog": _process_json(shot.watchdog, "state"),
@@ -92,6 +93,16 @@ def _checkpoint_json(shot: Snapshot) -> dict[str, Any] | None:
         "path": shot.checkpoint.path,
         "verified": shot.is_checkpoint_verified,
     }
+
+
+def _making_json(shot: Snapshot) -> dict[str, Any] | None:
+    making = shot.making
+    if making is None:
+        return None
+    return {
+        "pid": making.pid, "since": iso(making.since), "phase": making.phase, "part": making.part,
+        "parts": making.parts,
+    }  # fmt: skip
 
 
 def _process_json(process: Process | None, word: str, *, with_since: bool = False) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from overnight.domain.attempt import Attempt, AttemptState, Heartbeat
 from overnight.domain.checkpoint import CheckpointReport
 from overnight.domain.job import Job
 from overnight.domain.picture import Facts, Standing, State, Told, Wish
+from overnight.domain.version import MAKING
 from overnight.launchers import processes, whispers
 from overnight.status import judge, pulses
 from overnight.status.judge import Judged
@@ -38,6 +39,17 @@ class Process:
     pid: int | None  # None where its lock is held and does not say by whom
     state: str
     since: float | None  # unix seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """A version that is being made."""
+
+    pid: int | None
+    since: float | None  # unix seconds
+    phase: str
+    part: int
+    parts: int | None  # None until counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +75,7 @@ class Snapshot:
     trainer: Process | None
     wishes: dict[str, Wish]
     judged: Judged = field(default_factory=Judged)
+    making: Making | None = None  # the version that is being made
     limit: str = ""  # how long the trainer may take for its next move, as the loop last said
 
     @property
@@ -134,6 +147,7 @@ def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snap
         trainer=_trainer(model_lock, heartbeat if attempt is not None else None),
         wishes=wishes,
         judged=judge.look(layout, connection),
+        making=_making(layout),
         limit=told.limit if told is not None else "",
     )
 
@@ -264,3 +278,17 @@ def _process(holder: dict[str, Any] | None, state: str) -> Process | None:
 def _pid(holder: dict[str, Any] | None) -> int | None:
     pid = holder.get("pid") if holder is not None else None
     return pid if isinstance(pid, int) else None
+
+
+def _making(layout: Layout) -> Making | None:
+    holder = files.lock_holder(layout.checkpoints_lock)
+    if holder is None or holder.get("what") != MAKING:
+        return None
+    since, beat = holder.get("since"), attempts.read_heartbeat(layout.consolidation)
+    return Making(
+        pid=_pid(holder),
+        since=float(since) if isinstance(since, int | float) else None,
+        phase=beat.phase.value if beat is not None else "loading",
+        part=beat.part if beat is not None else 0,
+        parts=beat.parts if beat is not None else None,
+    )

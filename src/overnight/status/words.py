@@ -51,12 +51,20 @@ def facts(shot: Snapshot) -> list[tuple[str, str]]:
         ("queue", counts(shot)),
         ("next", ", ".join(shot.next_files)),
         ("checkpoint", _checkpoint(shot)),
-        ("version", shot.version or ""),
+        ("version", _version(shot)),
         *judge.words(shot.judged),
         ("daemon", _process(shot.daemon, "not running")),
         ("watchdog", _process(shot.watchdog, "not running")),
         ("trainer", _process(shot.trainer, "none")),
     ]
+
+
+def _version(shot: Snapshot) -> str:
+    making = shot.making
+    if making is None:
+        return shot.version or ""
+    of = f", part {making.part} of {making.parts}" if making.parts is not None else ""
+    return f"{shot.version or 'none yet'}; the next one is being made: {making.phase}{of} (pid {making.pid})"
 
 
 def is_counted(shot: Snapshot) -> bool:

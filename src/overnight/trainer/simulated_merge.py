@@ -117,6 +117,6 @@ def main(folder: Path, spec: MergeSpec) -> ExitCode:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, ask)
     lock = files.Lock(Layout(Path(spec.workspace)).model_lock)
-    if not lock.acquire(holder={"pid": os.getpid(), "attempt": spec.attempt, "since": time.time()}):
+    if spec.takes_lock and not lock.acquire(holder={"pid": os.getpid(), "attempt": spec.attempt, "since": time.time()}):
         return ExitCode.BUSY
     return merge.leave()
