@@ -1,6 +1,6 @@
 """What is forgotten over a stream of four synthetic skills: without guard, and with replay and gate, side by side.
 
-    python bench/forgetting.py [--replay 0.5] [--repeats 16] [--epochs 6] [--limit 1800]
+    python bench/forgetting.py [--replay 0.5] [--repeats 16] [--epochs 5] [--limit 1800]
 
 Each skill has ten questions with an answer of its own; each row asks one of them with another number in it, so that the
 held-out rows ask what the rows that are trained teach. All skills share the questions, and only the first word says
@@ -51,9 +51,10 @@ def prepare(place: Path, *, gate: str, replay: float, options: argparse.Namespac
     product = Product(place)
     settings = {
         "max_length": 64, "evaluation.holdout": 0.15, "evaluation.max_examples": 60, "evaluation.gate": gate,
-        "train.replay": replay, "train.epochs": options.epochs, "train.learning_rate": 0.02, "train.batch_size": 16,
+        "train.replay": replay, "train.epochs": options.epochs, "train.learning_rate": 0.01, "train.batch_size": 8,
         "train.threads": 1,
-        "train.device": "cpu", "checkpoint.every_steps": 1000, "lora.dropout": 0.0, "disk.min_free_gb": 0.0,
+        "train.device": "cpu", "checkpoint.every_steps": 1000, "lora.dropout": 0.0,
+        "lora.r": 8, "lora.alpha": 16, "disk.min_free_gb": 0.0,
     }  # fmt: skip
     sets = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
     product.run("init", str(place), "--base-model", "builtin:tiny", *sets)
@@ -102,7 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replay", type=float, default=0.5)
     parser.add_argument("--repeats", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--limit", type=float, default=1800.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="forgetting-") as folder:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from overnight import cli
 from overnight.control import candidates as control
 from overnight.database import judgements, queue
 from overnight.disk import attempts, checkpoints
@@ -263,3 +264,24 @@ def test_killed_before_each_move_of_accept_it_is_old_or_new_and_whoever_comes_ne
         assert len(copy.model()["ledger"]) == 120
         assert not list(copy.layout.candidates.iterdir())
         copy.end()
+
+
+def test_the_verbs_tell_the_matrix_and_take_or_drop_what_is_kept_aside(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked(rig)
+    root = str(rig.layout.root)
+    assert cli.run(["-C", root, "judge", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["schema"] == 1
+    assert [(job["verdict"], job["is_current"], len(job["cells"])) for job in answer["jobs"]] == [
+        ("passed", True, 1), ("blocked", False, 2),
+    ]  # fmt: skip
+    assert cli.run(["-C", root, "judge"]) == 0
+    assert "blocked" in capsys.readouterr().out
+    assert cli.run(["-C", root, "accept", "1"]) == 2
+    assert "Job 1 is not kept aside" in capsys.readouterr().err
+    assert cli.run(["-C", root, "discard", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["job"] == 2
+    assert cli.run(["-C", root, "accept", "2"]) == 2
+    assert "it was discarded" in capsys.readouterr().err
