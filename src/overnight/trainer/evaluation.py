@@ -153,6 +153,8 @@ def steps_of_failed_evaluations(spec: Spec, folder: Path) -> frozenset[int]:
     for earlier in range(1, number):
         before = folder.with_name(attempt_id(spec.job, earlier))
         heartbeat = attempts.read_heartbeat(before)
+        if attempts.read_judged(before):
+            continue  # it had evaluated to the end, and ended in the judging
         if heartbeat is not None and heartbeat.phase is Phase.EVALUATING and attempts.read_report(before) is None:
             found.add(heartbeat.step)
     return frozenset(found)
