@@ -36,7 +36,8 @@ def keep_crashes(context: Context, now: Moment) -> None:
     After the dispatch: syncing files takes time, and the next attempt is to start at once. Under a workspace that was
     moved away nothing is written, lest the folders be made anew at the old place: the next loop does it.
     """
-    if context.lost_at is not None:
+    is_here = context.locks is None or context.locks.folder.is_in_place()  # it may have gone within this very tick
+    if context.lost_at is not None or not is_here:
         return
     drawn: dict[str, tuple[Attempt, Job | None]] = context.memory.get(MEMORY, {})
     for attempt in queue.unsettled_attempts(context.connection):
