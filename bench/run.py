@@ -27,6 +27,7 @@ BENCHES: dict[str, dict[str, list[str]]] = {
     "validation": {"full": ["--gigabyte"], "quick": ["--megabytes", "50"]},
     "guards": {"full": ["--torchrun"], "quick": ["--seconds", "15"]},
     "checkpoint": {"full": [], "quick": ["--rounds", "5"]},
+    "always_safe": {"full": [], "quick": ["--rounds", "2"]},
     "hangs": {"full": ["--torch"], "quick": ["--quick"]},
     "recovery": {"full": [], "quick": ["--rounds", "1", "--kills", "2"]},
     "training": {"full": [], "quick": ["--rounds", "1", "--rows", "800"]},
