@@ -50,6 +50,7 @@ def test_a_merge_tells_its_parts_and_leaves_at_once_where_it_is_asked_to(rig: Ri
         code, report = end(rig, spec, process)
     finally:
         process.kill()
+        process.wait()
     assert code == 75
     assert report is not None
     assert (report.outcome, report.problem) == (Outcome.PREEMPTED, None)

@@ -100,6 +100,7 @@ def merge(task: Task) -> MergeReport:
 def _make(task: Task, ground: merge_checks.Ground, device: models.Device) -> MergeReport:
     probes = probing.encode(merge_sources.tokenizer_of(task.base), [*FIXED_PROBES, *task.spec.probes])
     task.pulse.parts = len(ground.tensors) + 3 * len(probes)
+    task.pulse.enter(Phase.MERGING)  # told at once: whoever waits knows from here on how much there is
     found = Findings(probes)
     files.make_directory(task.target)
     try:
