@@ -29,6 +29,8 @@ def logits(model: Any, probes: Tokens, *, what: str, on_probe: Callable[[], None
     They are computed in float64 from the weights as they are: float32 arithmetic alone makes two ways to compute the
     same logits differ by 1e-4 in a model of 30 layers, and would hide what is to be measured.
     """
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # the quick ways of mixtures of experts know no float64
     found = []
     with torch.no_grad(), _in_double(model):
         for tokens in probes:
