@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from checkpoint_rig import commit_steps, corrupt, names
+from overnight import removal
 from overnight.daemon import cleanup
 from overnight.daemon.context import Moment
 from overnight.disk import files, trash
@@ -117,3 +120,24 @@ def test_a_damaged_count_makes_everything_new(rig: Rig) -> None:
     assert trash.listing(rig.layout)[0].age_s == 0.0
     shutil.rmtree(rig.layout.trash)
     assert trash.listing(rig.layout) == []
+
+
+def test_checkpoints_that_are_saved_while_a_plan_is_made_are_not_overlooked(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on, really = threading.Event(), threading.Event(), removal.plan
+
+    def slow_plan(*args: Any, **named: Any) -> Any:
+        found = really(*args, **named)
+        asked.set()
+        assert go_on.wait(60)
+        return found
+
+    rig.make(checkpoint__keep=1)
+    commit_steps(rig.layout, 2)
+    monkeypatch.setattr(removal, "plan", slow_plan)
+    context = rig.context()
+    rig.tick_until(context, asked.is_set, timeout=60)
+    commit_steps(rig.layout, 4, 6)
+    go_on.set()
+    rig.tick_until(context, lambda: names(rig.layout) == {"checkpoint-6"}, timeout=60)

@@ -51,12 +51,13 @@ def tidy(context: Context, now: Moment) -> None:
         return
     context.memory["tidy_at"] = now.boot + RETRY_S  # where reading fails it is not tried again in each tick
     keep, held = context.limits.checkpoint.keep, overview.held_steps(context.connection)
-    answer = context.errands.ask("retention", lambda: removal.plan(context.layout, keep=keep, held=held))
+    answer = context.errands.ask("retention", lambda: (looks, removal.plan(context.layout, keep=keep, held=held)))
     if answer is None:
         context.memory["tidy_at"] = 0.0
         return
-    context.memory["tidied"], context.memory["tidy_at"] = looks, 0.0
-    context.memory["plan"] = [item for item in answer.value if item.is_set_aside or not item.is_kept]
+    looked_like, found = answer.value  # as it was when it was asked: what was saved since needs another plan
+    context.memory["tidied"], context.memory["tidy_at"] = looked_like, 0.0
+    context.memory["plan"] = [item for item in found if item.is_set_aside or not item.is_kept]
 
 
 def _tidy_crashes(context: Context) -> None:
