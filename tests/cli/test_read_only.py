@@ -69,3 +69,27 @@ def test_another_users_workspace_is_refused_by_name(layout: Layout) -> None:
             assert done.returncode == 73
             assert f"This user may not use {root}/.overnight/state.db" in done.stderr
             assert "uid 0" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to become another user")
+def test_what_root_looks_at_and_changes_stays_usable_for_the_owner(layout: Layout) -> None:
+    with tempfile.TemporaryDirectory() as outside:
+        os.chmod(outside, 0o755)
+        root = Path(shutil.copytree(layout.root, Path(outside) / "workspace"))
+        for path in [root, *root.rglob("*")]:
+            os.lchown(path, 65534, 65534)
+        script = (
+            "import os, sys\nfrom overnight import cli\n"
+            f"said = lambda words: cli.run(['-C', {str(root)!r}, *words.split()])\n"
+            "by_root = [said(words) for words in sys.argv[1].split(',')]\n"
+            "os.setgid(65534); os.setgroups([]); os.setuid(65534)\n"
+            "print('CODES', by_root, [said(words) for words in sys.argv[2].split(',')])"
+        )
+        looks = "status,verify,checkpoints,queue,cleanup --yes,config set seed 4,pause,resume"
+        done = subprocess.run(
+            [sys.executable, "-c", script, looks, looks.replace("4", "5")], capture_output=True, text=True, check=False
+        )
+        codes = done.stdout.rpartition("CODES")[2].strip()
+        assert codes == f"{[0] * 8} {[0] * 8}", done.stderr
+        assert (root / ".overnight" / "checkpoints.lock").stat().st_uid == 65534
+        assert (root / "config.json").stat().st_uid == 65534

@@ -241,6 +241,32 @@ def test_a_workspace_that_is_moved_away_ends_its_daemon_and_goes_on_where_it_lie
     assert len(set(rig.model()["ledger"])) == len(rig.model()["ledger"]) == 64
 
 
+def test_a_workspace_that_was_moved_goes_on_at_its_new_place_with_the_same_bytes(rig: Rig) -> None:
+    rig.simulate(fault="hang@13:1")  # it stands still in the middle of the second job
+    rig.make(files=3, rows=40)
+    loop = rig.start_loop()
+    rig.wait(lambda: rig.step() >= 20 and rig.trainer_pid(), timeout=60)
+    there = Rig(rig.layout.root.with_name("elsewhere"))
+    rig.layout.root.rename(there.layout.root)
+    assert loop.wait(60) == 73
+    try:
+        there.wait(lambda: there.trainer_pid() is None, timeout=120)
+        there.simulate()
+        there.start_loop()
+        there.wait(there.is_done, timeout=60)
+        assert not rig.layout.root.exists(), "nothing was made anew at the old place"
+        model = there.model()
+    finally:
+        there.end()
+    other = Rig(rig.layout.root.with_name("undisturbed")).make(files=3, rows=40)
+    try:
+        other.start_loop()
+        other.wait(other.is_done, timeout=60)
+        assert model == other.model()
+    finally:
+        other.end()
+
+
 def test_a_workspace_that_is_removed_ends_its_daemon_its_watchdog_and_its_trainer(rig: Rig) -> None:
     rig.simulate(fault="hang@3")
     rig.make(files=1, watch__grace_s=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -100,5 +101,28 @@ def test_whatever_is_done_to_the_queue_folders_harms_no_run(
     for number in range(3):  # what lies in done/ is what was given, and what somebody wrote is not lost
         given = (workspace.root.parent / f"part{number}.jsonl").read_bytes()
         assert (workspace.root / "done" / f"part{number}.jsonl").read_bytes() == given
+    told = [line for line in workspace.run("events", "--json").stdout.splitlines() if "folder.changed" in line]
+    assert any("was removed by somebody" in line for line in told)
+    assert any("edited by somebody" in line for line in told)
     edited = [path for path in (workspace.root / "done").iterdir() if b"somebody wrote" in path.read_bytes()]
     assert len(edited) == 2
+
+
+def test_all_checkpoints_deleted_in_the_middle_a_new_one_is_saved_at_once_with_the_same_final_bytes(
+    workspace: Any, undisturbed: Any, three_files: Callable[[Any], None]
+) -> None:
+    """None falls due before the end of a file: the one that comes is saved because all were deleted."""
+    workspace.init(**{"train.epochs": "12", "checkpoint.every_steps": "1000"})
+    three_files(workspace)
+    workspace.up()
+    workspace.wait_for_step(200)
+    shutil.rmtree(workspace.root / "current_model")
+    deadline = time.monotonic() + 120
+    while not (found := list((workspace.root / "current_model").glob("checkpoint-*"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert 200 <= min(int(path.name.partition("-")[2]) for path in found) < 384
+    assert workspace.json("verify")["resume_from"]["step"] >= 200
+    workspace.wait(lambda status: status["queue"]["succeeded"] == 3, timeout=240)
+    workspace.check_end(undisturbed[1])
+    assert "no other checkpoint was there" in workspace.run("events", "--json").stdout

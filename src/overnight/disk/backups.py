@@ -25,6 +25,7 @@ from typing import Any
 from overnight.disk import checkpoints, files, run_identity, versions
 from overnight.disk.layout import Layout
 from overnight.disk.manifest import MANIFEST, read_manifest
+from overnight.disk.reading import blake3_of_text
 from overnight.domain.backup import Copy, Kind, kind_of
 from overnight.domain.checkpoint import FileRecord, Verdict
 from overnight.domain.errors import DiskError, FailedError
@@ -161,7 +162,7 @@ def looks_of(folder: Path) -> str:
                 facts = os.lstat(path)
                 numbers = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
                 parts.append(f"{os.path.relpath(path, folder)}:{':'.join(map(str, numbers))}")
-    return files.blake3_of_text("\n".join(parts))
+    return blake3_of_text("\n".join(parts))
 
 
 def records_of(folder: Path) -> dict[str, FileRecord]:

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from overnight.disk.new_files import give_to_owner
 from overnight.disk.reading import blake3_of as blake3_of
-from overnight.disk.reading import blake3_of_text as blake3_of_text
 from overnight.disk.reading import open_regular as open_regular
 from overnight.disk.reading import read_bytes as read_bytes
 from overnight.disk.reading import read_json as read_json
@@ -128,6 +128,7 @@ def make_way(path: Path) -> Path | None:
 def _write_new(path: Path, data: bytes, *, mode: int, sync: bool) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
+        give_to_owner(descriptor, path.parent)
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
@@ -299,6 +300,7 @@ class Lock:
         if not _is_same_file(descriptor, self.path):  # it was replaced between open and lock
             os.close(descriptor)
             return self.acquire(holder=holder, inheritable=inheritable)
+        give_to_owner(descriptor, self.path.parent)
         with contextlib.suppress(OSError):  # a full disk takes no text; the lock is held all the same
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json_bytes(holder), 0)

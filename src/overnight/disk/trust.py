@@ -15,6 +15,7 @@ from typing import Any
 from overnight.disk import checkpoints, files
 from overnight.disk.layout import Layout
 from overnight.disk.manifest import MANIFEST
+from overnight.disk.reading import blake3_of_text
 from overnight.domain.checkpoint import CheckpointReport, Manifest, Verdict
 from overnight.domain.errors import DiskError
 
@@ -108,4 +109,4 @@ def _looks(folder: Path, manifest: Manifest) -> str | None:
         except OSError:
             return None
         parts.append(f"{name}:{facts.st_dev}:{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ctime_ns}")
-    return files.blake3_of_text("\n".join(parts))
+    return blake3_of_text("\n".join(parts))
