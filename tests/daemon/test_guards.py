@@ -242,10 +242,10 @@ def test_a_workspace_that_is_moved_away_ends_its_daemon_and_goes_on_where_it_lie
 
 
 def test_a_workspace_that_was_moved_goes_on_at_its_new_place_with_the_same_bytes(rig: Rig) -> None:
-    rig.simulate(fault="hang@13:1")  # it stands still in the middle of the second job
-    rig.make(files=3, rows=40)
+    rig.simulate(fault="hang@7:1")  # it stands still in the middle of a job
+    rig.make(files=1, rows=80, watch__grace_s=0.5)
     loop = rig.start_loop()
-    rig.wait(lambda: rig.step() >= 20 and rig.trainer_pid(), timeout=60)
+    rig.wait(lambda: rig.step() >= 7 and rig.trainer_pid(), timeout=60)
     there = Rig(rig.layout.root.with_name("elsewhere"))
     rig.layout.root.rename(there.layout.root)
     assert loop.wait(60) == 73
@@ -258,7 +258,7 @@ def test_a_workspace_that_was_moved_goes_on_at_its_new_place_with_the_same_bytes
         model = there.model()
     finally:
         there.end()
-    other = Rig(rig.layout.root.with_name("undisturbed")).make(files=3, rows=40)
+    other = Rig(rig.layout.root.with_name("undisturbed")).make(files=1, rows=80)
     try:
         other.start_loop()
         other.wait(other.is_done, timeout=60)
