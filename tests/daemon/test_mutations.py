@@ -5,6 +5,7 @@ Never a traceback, never a loop that waits for a pipe, never a row trained twice
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -42,6 +43,25 @@ STRANGE = [b"", b"null", b"[]", b"7", b'"x"', b"{}", b'{"schema": 1}', b'{"schem
 VALUES = [None, -1, "x", [], {}, True, 1e308, "\x1b[2J\n", 10**30, "../../elsewhere"]
 
 
+def put(path: Path, kind: str) -> None:
+    """Take a file away, perhaps for something else; its owner may just be writing it anew."""
+    for _ in range(1000):
+        path.unlink(missing_ok=True)
+        try:
+            if kind == "pipe":
+                os.mkfifo(path)
+            elif kind == "folder":
+                path.mkdir()
+            elif kind == "no link":
+                path.symlink_to(path.with_name("nowhere"))
+        except FileExistsError:
+            continue
+        break
+    if kind == "folder":
+        with contextlib.suppress(OSError):  # it has made way already
+            (path / "mine").write_text("somebody's")
+
+
 def mutate(path: Path, source: random.Random) -> str:
     """Do one thing to a file; return what."""
     data = path.read_bytes() if path.is_file() else b'{"schema": 1}'
@@ -49,14 +69,7 @@ def mutate(path: Path, source: random.Random) -> str:
     at = source.randrange(len(data) + 1)
     kind = source.choice(["cut", "byte", "left out", "strange", "value", "value", "gone", "pipe", "folder", "no link"])
     if kind in ("gone", "pipe", "folder", "no link"):
-        path.unlink(missing_ok=True)
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-        (path / "mine").write_text("somebody's")
-    elif kind == "no link":
-        path.symlink_to(path.with_name("nowhere"))
+        put(path, kind)
     elif kind == "value":
         try:
             value = json.loads(data)
@@ -64,7 +77,7 @@ def mutate(path: Path, source: random.Random) -> str:
             data = json.dumps(value).encode()
         except (ValueError, TypeError, IndexError):
             data = data[:at]
-    elif kind != "gone":
+    else:
         changed = {
             "cut": data[:at],
             "byte": data[:at] + bytes([source.randrange(256)]) + data[at + 1 :],

@@ -164,7 +164,8 @@ def _tidy_attempt(layout: Layout, folder: Path) -> None:
     if (folder / "output").exists():
         files.remove_tree(folder / "output", inside=layout.attempts)
     for path in _entries(folder):
-        if path.name in ("notice.json", "watched") or is_orphaned_temporary(path):
+        is_ours = path.name in ("notice.json", "watched") or is_orphaned_temporary(path)
+        if is_ours and (path.is_symlink() or not path.is_dir()):  # a folder in its place is somebody else's
             files.remove_file(path)
     logs.keep_tail(folder / "trainer.log", LOG_TAIL_BYTES)
 
