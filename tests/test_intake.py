@@ -23,7 +23,7 @@ from intake_rig import GOOD, settings
 from overnight import intake
 from overnight.database import arrivals, connection, events, queue
 from overnight.database.connection import Connection
-from overnight.disk import builtin, claims, datasets
+from overnight.disk import builtin, claims, dataset_files, datasets
 from overnight.disk.folder_lock import lock_folder
 from overnight.disk.layout import Layout
 from overnight.domain.errors import DataError
@@ -72,7 +72,7 @@ def test_a_good_file_is_stored_queued_and_shown(layout: Layout, opened: Connecti
     assert job is not None
     assert (job.file, job.state, job.examples, job.priority) == ("a.jsonl", JobState.QUEUED, 2, Priority.NORMAL)
     assert job.dataset is not None
-    assert datasets.is_whole(datasets.find(layout.datasets, job.dataset))
+    assert dataset_files.is_whole(dataset_files.find(layout.datasets, job.dataset))
     assert names(layout.waiting) == ["a.jsonl"]
     assert names(layout.inbox) == names(layout.claimed) == []
     counted = queue.accounting(opened, job.id)
@@ -422,7 +422,7 @@ def check_everything_is_there_once(layout: Layout) -> None:
         assert (folder / name).read_bytes() == content
         assert jobs[name].sha256 == hashlib.sha256(content).hexdigest()
         identity = jobs[name].dataset
-        assert identity is None or datasets.is_whole(datasets.find(layout.datasets, identity))
+        assert identity is None or dataset_files.is_whole(dataset_files.find(layout.datasets, identity))
     assert json.loads((layout.rejected / "b.jsonl.report.json").read_text())["problems_total"] == 1
     assert names(layout.inbox) == []
     assert [name for name in names(layout.claimed) if not name.startswith(".new-")] == []

@@ -18,7 +18,7 @@ from typing import Any
 
 from overnight.database import arrivals, events, queue
 from overnight.database.connection import Connection
-from overnight.disk import base_models, claims, datasets, tokenizer, views
+from overnight.disk import base_models, claims, dataset_files, datasets, tokenizer, views
 from overnight.disk.claims import Claim
 from overnight.disk.folder_lock import lock_folder
 from overnight.disk.layout import Layout
@@ -120,7 +120,8 @@ def _judge(
     progress: Progress | None,
 ) -> Validation:
     assert claim.file is not None
-    trained = [datasets.find(layout.datasets, known).hashes_file for known in arrivals.trained_datasets(connection)]
+    seen = arrivals.trained_datasets(connection)
+    trained = [dataset_files.find(layout.datasets, known).hashes_file for known in seen]
     try:
         return datasets.store(
             claim.file, layout.datasets, rules=rules_of(settings), encoder=encoder, trained=trained, progress=progress

@@ -370,8 +370,7 @@ def test_a_file_system_that_is_unmounted_under_the_run_is_told_and_work_goes_on_
         subprocess.run(["umount", "-l", str(root)], check=True)
         run.go_on()
         run.wait(lambda: not any(Path(f"/proc/{pid}/fd/0").exists() for pid in (daemon, trainer)))
-        written = [path for path in root.rglob("*") if not path.is_dir()]
-        assert written == [], "nothing is written where the workspace is not"
+        assert list(root.iterdir()) == [], "nothing is written where the workspace is not"
         assert disk_rig.mount("--bind", str(inner), str(root))
         run.wait(run.rig.is_done)
         assert run.rig.model() == undisturbed

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from overnight.disk import claims, datasets
+from overnight.disk import claims, dataset_files, datasets
 from overnight.disk.files import sha256_of
 from simulated_rig import Rig, write_rows
 from sweep_rig import needs_strace, sampled, strace, sweep
@@ -44,7 +44,7 @@ def check_datasets(rig: Rig) -> None:
     datasets.clean_up(rig.layout.datasets)
     wanted = {job.dataset for job in rig.jobs() if job.dataset is not None}
     assert {path.name for path in rig.layout.datasets.iterdir()} == wanted
-    assert all(datasets.is_whole(datasets.find(rig.layout.datasets, dataset)) for dataset in wanted)
+    assert all(dataset_files.is_whole(dataset_files.find(rig.layout.datasets, dataset)) for dataset in wanted)
 
 
 @sampled(rename=(1, 3), fsync=(2, 5), fdatasync=(1,), unlink=(1,), rmdir=(1,))

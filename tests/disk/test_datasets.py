@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from overnight.disk import datasets
+from overnight.disk import dataset_files, datasets
 from overnight.disk.scanning import Rules
 from overnight.domain.dataset import FileCode, Validation
 from overnight.domain.errors import DataError, DiskError
@@ -234,7 +234,7 @@ def test_rows_trained_before_are_counted(source: Path, stored: Path) -> None:
     for content in (texts("a", "b"), texts("c")):
         first = store(source, stored, content)
         assert first.dataset is not None
-        known.append(datasets.find(stored, first.dataset).hashes_file)
+        known.append(dataset_files.find(stored, first.dataset).hashes_file)
     source.write_bytes(texts("b", "c", "c", "d"))
     missing = stored / "gone" / "fingerprints.npy"
     validation = datasets.validate(source, rules=Rules(), encoder=None, trained=[*known, missing])
@@ -255,8 +255,8 @@ def test_the_same_rows_are_stored_once(source: Path, stored: Path) -> None:
 def test_what_is_stored_is_whole_and_its_own(source: Path, stored: Path) -> None:
     validation = store(source, stored, texts("b", "a", "b"))
     assert validation.dataset is not None
-    dataset = datasets.find(stored, validation.dataset)
-    assert datasets.is_whole(dataset)
+    dataset = dataset_files.find(stored, validation.dataset)
+    assert dataset_files.is_whole(dataset)
     assert list(datasets.rows(dataset.rows_file)) == [Text("b"), Text("a"), Text("b")]
     hashes = np.load(dataset.hashes_file)
     assert len(hashes) == 3
@@ -264,7 +264,7 @@ def test_what_is_stored_is_whole_and_its_own(source: Path, stored: Path) -> None
     assert json.loads((dataset.folder / "report.json").read_text())["accepted"] == 3
     assert os.stat(dataset.rows_file).st_ino != os.stat(source).st_ino
     source.write_bytes(b"edited afterwards")
-    assert datasets.is_whole(dataset)
+    assert dataset_files.is_whole(dataset)
 
 
 def test_a_hard_link_to_the_source_changes_nothing_stored(source: Path, stored: Path, tmp_path: Path) -> None:
@@ -275,24 +275,24 @@ def test_a_hard_link_to_the_source_changes_nothing_stored(source: Path, stored: 
     with open(origin, "r+b") as file:
         file.write(b"{{{{")
     assert validation.dataset is not None
-    assert datasets.is_whole(datasets.find(stored, validation.dataset))
+    assert dataset_files.is_whole(dataset_files.find(stored, validation.dataset))
 
 
 def test_a_stored_dataset_that_was_damaged_is_replaced_when_the_file_comes_again(source: Path, stored: Path) -> None:
     first = store(source, stored, texts("a"))
     assert first.dataset is not None
-    dataset = datasets.find(stored, first.dataset)
+    dataset = dataset_files.find(stored, first.dataset)
     dataset.rows_file.write_bytes(b'{"text": "somebody was here"}')
-    assert not datasets.is_whole(dataset)
+    assert not dataset_files.is_whole(dataset)
     store(source, stored, texts("a"))
-    assert datasets.is_whole(dataset)
+    assert dataset_files.is_whole(dataset)
     assert [path.name for path in stored.iterdir()] == [first.dataset]
 
 
 def test_a_stored_row_that_is_damaged_is_told_when_read(source: Path, stored: Path) -> None:
     validation = store(source, stored, texts("a", "b"))
     assert validation.dataset is not None
-    path = datasets.find(stored, validation.dataset).rows_file
+    path = dataset_files.find(stored, validation.dataset).rows_file
     path.write_bytes(texts("a") + b"{\n")
     with pytest.raises(DataError, match="damaged") as caught:
         list(datasets.rows(path))
@@ -430,7 +430,7 @@ def test_markers_typed_inside_messages_are_told(source: Path) -> None:
 MEASURE = """
 import json, sys
 from pathlib import Path
-from overnight.disk import datasets
+from overnight.disk import dataset_files, datasets
 from overnight.disk.scanning import Rules
 validation = datasets.validate(Path(sys.argv[1]), rules=Rules(), encoder=None)
 assert "torch" not in sys.modules

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from overnight.disk import datasets, views
+from overnight.disk import dataset_files, datasets, views
 from overnight.disk.layout import Layout
 from overnight.disk.scanning import Rules
 from overnight.domain.job import Job, JobState, Priority
@@ -78,7 +78,7 @@ def test_a_deleted_file_comes_back_from_the_store(layout: Layout, queued: Callab
     path = views.into_done(layout, job, is_first=True)
     assert path.read_bytes() == CONTENT
     assert job.dataset is not None
-    assert path.stat().st_ino != datasets.find(layout.datasets, job.dataset).rows_file.stat().st_ino
+    assert path.stat().st_ino != dataset_files.find(layout.datasets, job.dataset).rows_file.stat().st_ino
 
 
 def test_an_edited_file_is_kept_beside_what_was_trained(layout: Layout, queued: Callable[..., Job]) -> None:
@@ -142,7 +142,7 @@ def test_without_file_and_without_store_nothing_is_invented(layout: Layout, queu
     job = queued()
     (layout.waiting / "a.jsonl").unlink()
     assert job.dataset is not None
-    datasets.find(layout.datasets, job.dataset).rows_file.unlink()
+    dataset_files.find(layout.datasets, job.dataset).rows_file.unlink()
     views.into_done(layout, job, is_first=True)
     assert names(layout.done) == []
 

@@ -8,7 +8,8 @@ import pytest
 
 from overnight.domain.config import LOCKED_KEYS, Settings, check, flatten, known_keys, parse, refusal
 from overnight.domain.errors import ConfigError, LockedError
-from overnight.domain.locked import Locked, locked_keys_changed, refused, why
+from overnight.domain.lock_values import Locked
+from overnight.domain.locked import locked_keys_changed, refused, why
 
 VALID: dict[str, Any] = {"model_name": "m", "base_model": "b"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from overnight import intake
 from overnight.database import arrivals, queue
-from overnight.disk import claims, datasets
+from overnight.disk import claims, dataset_files, datasets
 from overnight.disk.layout import Layout
 from overnight.disk.scanning import Progress, Rules
 from overnight.domain.config import Settings
@@ -85,7 +85,7 @@ def validate(
     is_inside = layout is not None and settings is not None
     rules = intake.rules_of(settings, problems_told=1000) if settings is not None else Rules()
     encoder = intake.encoder_of(layout, settings) if layout is not None and settings is not None else None
-    known = [datasets.find(layout.datasets, name).hashes_file for name in trained] if layout and is_inside else []
+    known = [dataset_files.find(layout.datasets, name).hashes_file for name in trained] if layout and is_inside else []
     try:
         return datasets.validate(source, rules=rules, encoder=encoder, trained=known, progress=progress)
     except (OSError, ValueError) as error:

@@ -14,7 +14,8 @@ from overnight.disk.layout import Layout
 from overnight.domain.config import LOCKED_KEYS, ConfigProblem, Settings, flatten
 from overnight.domain.config import check as check_values
 from overnight.domain.errors import ConfigError, UsageError
-from overnight.domain.locked import Locked, locked_keys_changed, refused, unreadable_lock
+from overnight.domain.lock_values import Locked
+from overnight.domain.locked import locked_keys_changed, refused, unreadable_lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

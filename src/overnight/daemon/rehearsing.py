@@ -12,7 +12,7 @@ from dataclasses import asdict
 from overnight.daemon.context import Context, Moment
 from overnight.database import queue
 from overnight.database.trained import trained_jobs
-from overnight.disk import datasets
+from overnight.disk import dataset_files
 from overnight.disk.layout import Layout
 from overnight.domain import rehearsal
 from overnight.domain.job import Job
@@ -59,9 +59,9 @@ def damage_of(layout: Layout, sources: Sequence[Source]) -> dict[str, str]:
     """Return what is wrong with data sets that cannot be replayed, by their id."""
     found: dict[str, str] = {}
     for source in sources:
-        dataset = datasets.find(layout.datasets, source.dataset)
+        dataset = dataset_files.find(layout.datasets, source.dataset)
         if not dataset.rows_file.is_file():
             found[source.dataset] = "its rows are not there any more"
-        elif not datasets.is_whole(dataset):
+        elif not dataset_files.is_whole(dataset):
             found[source.dataset] = "its rows are not those that were stored"
     return found

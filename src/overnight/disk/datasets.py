@@ -15,46 +15,15 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from overnight.disk import files
+from overnight.disk import dataset_files, files
 from overnight.disk.scanning import Progress, Rules, Scan
 from overnight.domain.dataset import Validation
 from overnight.domain.encoding import Encoder
 from overnight.domain.errors import DataError
 from overnight.domain.rows import Row, RowProblem, parse_line
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dataset:
-    """A stored dataset."""
-
-    id: str
-    folder: Path
-
-    @property
-    def rows_file(self) -> Path:
-        """The accepted lines."""
-        return self.folder / "rows.jsonl"
-
-    @property
-    def hashes_file(self) -> Path:
-        """Sorted hashes of the rows."""
-        return self.folder / "fingerprints.npy"
-
-
-def find(datasets: Path, identity: str) -> Dataset:
-    """Return where a dataset is stored (which does not say that it is there)."""
-    return Dataset(id=identity, folder=datasets / identity)
-
-
-def is_whole(dataset: Dataset) -> bool:
-    """Return whether a dataset's rows are there and are what its id says."""
-    try:
-        return files.sha256_of(dataset.rows_file) == dataset.id
-    except OSError:
-        return False
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -139,7 +108,7 @@ def _keep(staging: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-    if is_whole(Dataset(id=target.name, folder=target)):
+    if dataset_files.is_whole(dataset_files.Dataset(id=target.name, folder=target)):
         return
     aside = target.with_name(f".incoming-damaged-{secrets.token_hex(4)}")
     files.rename(target, aside)

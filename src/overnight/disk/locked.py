@@ -14,7 +14,7 @@ from overnight.disk.layout import Layout
 from overnight.disk.manifest import read_manifest
 from overnight.domain.checkpoint import step_of
 from overnight.domain.errors import ConfigError, DiskError
-from overnight.domain.locked import NOTHING_LOCKED, Locked
+from overnight.domain.lock_values import NOTHING_LOCKED, Locked
 from overnight.domain.version import Version, base_model_of, version_of
 
 SCHEMA = 1

@@ -6,14 +6,17 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from overnight.disk import base_models, space, tensor_headers
 from overnight.disk.layout import Layout
 from overnight.domain import room
 from overnight.domain.checkpoint import CheckpointReport
-from overnight.domain.config import Settings
 from overnight.domain.errors import ConfigError
 from overnight.domain.room import Need
+
+if TYPE_CHECKING:  # who only looks does not load the settings
+    from overnight.domain.config import Settings
 
 COPIED = (".json", ".jinja", ".model", ".txt")
 """Endings of what is copied from a base model into each checkpoint: tokenizer, template, configuration."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from overnight.domain.config import LOCKED_KEYS, ConfigProblem, Settings, flatten, refusal
 from overnight.domain.errors import ConfigError, LockedError
+from overnight.domain.lock_values import Locked
 
 WHY = {
     "base_model": "the checkpoints hold changes to that very base; on another one they mean nothing",
@@ -17,19 +17,6 @@ WHY = {
     "seed": "the saved order of the data comes from it",
 }
 WHY_LORA = "the saved adapter has that shape"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Locked:
-    """The locked values, and whose they are."""
-
-    values: dict[str, Any]  # by dotted key; empty where nothing is locked, or where nobody can tell
-    source: str | None  # "checkpoint-48", ".config_lock.json"; None where nothing is locked
-    step: int | None  # global step of that checkpoint
-    readable: bool = True  # False: checkpoints are there, and none can tell what belongs to it
-
-
-NOTHING_LOCKED = Locked(values={}, source=None, step=None)
 
 
 def locked_keys_changed(settings: Settings, locked: Locked) -> list[ConfigProblem]:

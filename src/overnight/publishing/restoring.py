@@ -20,7 +20,8 @@ from overnight.disk.layout import Layout
 from overnight.domain.backup import Copy, Kind, kind_of
 from overnight.domain.checkpoint import CheckpointReport, Verdict, step_of
 from overnight.domain.errors import DiskError, FailedError, UsageError
-from overnight.domain.locked import Locked, locked_keys_changed, refused
+from overnight.domain.lock_values import Locked
+from overnight.domain.locked import locked_keys_changed, refused
 from overnight.domain.printable import shown
 from overnight.publishing import settling
 from overnight.publishing.resting import at_rest
