@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -349,3 +350,32 @@ def test_a_name_in_no_encoding_is_no_traceback(tmp_path: Path) -> None:
     done = python("-C", str(tmp_path / bad), "status", env={**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 2
     assert "\\udcff\\udcfe.jsonl is no workspace" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "verb"),
+    [
+        (["status"], "status"),
+        (["-C", "status", "up"], "up"),
+        (["--workspace", "add", "--debug", "down"], "down"),
+        (["--workspace=x", "logs", "-f"], "logs"),
+        (["-Cx", "doctor"], "doctor"),
+        (["--help"], None),
+        (["-C"], None),
+    ],
+)
+def test_the_verb_is_not_mistaken_for_a_workspace_of_that_name(words: list[str], verb: str | None) -> None:
+    assert cli._verb(words) == verb
+
+
+def test_who_only_looks_gives_way_to_the_training(layout: Layout) -> None:
+    command = [sys.executable, "-m", "overnight", "-C", str(layout.root), "events", "-f"]
+    expected = min(19, os.getpriority(os.PRIO_PROCESS, 0) + cli.NICENESS)
+    deadline = time.monotonic() + 60
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as looking:
+        try:
+            while os.getpriority(os.PRIO_PROCESS, looking.pid) != expected and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert os.getpriority(os.PRIO_PROCESS, looking.pid) == expected
+        finally:
+            looking.kill()
