@@ -132,7 +132,7 @@ class Rig:
         self._contexts.append(made)
         return made
 
-    def tick_until(self, context: Context, condition: Callable[[], Any], *, timeout: float = 20) -> Any:
+    def tick_until(self, context: Context, condition: Callable[[], Any], *, timeout: float = 60) -> Any:
         """Tick until something holds; return it."""
         deadline = time.monotonic() + timeout
         while True:
@@ -166,7 +166,7 @@ class Rig:
         self.processes.append(child)
         return child
 
-    def wait(self, condition: Callable[[], Any], *, timeout: float = 20, what: str = "it") -> Any:
+    def wait(self, condition: Callable[[], Any], *, timeout: float = 60, what: str = "it") -> Any:
         """Poll until something holds; return it."""
         deadline = time.monotonic() + timeout
         while not (found := condition()):
