@@ -80,7 +80,7 @@ def check(rig: Rig, expected: dict[str, Any]) -> None:
     rig.wait(lambda: not list(rig.layout.claimed.iterdir()), what="the end of each claim")
     rig.wait(lambda: rig.daemon_pid() == again.pid)
     again.send_signal(signal.SIGTERM)
-    assert again.wait(20) == 0
+    assert again.wait(60) == 0
     for name, rows in FILES.items():
         found = [path for path in rig.layout.root.rglob(name) if path.is_file()]
         assert [path.parent for path in found] == [rig.layout.done]

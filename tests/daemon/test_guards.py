@@ -70,7 +70,7 @@ def test_a_deleted_lock_file_is_made_again_and_lets_no_second_loop_in(rig: Rig) 
     rig.wait(lambda: rig.daemon_pid() == first.pid)
     rig.layout.daemon_lock.unlink()
     second = rig.start_loop()
-    assert second.wait(20) == 75
+    assert second.wait(60) == 75
     rig.wait(lambda: rig.daemon_pid() == first.pid)
     assert len(rig.events("daemon.lock_deleted")) == 1
     assert first.poll() is None
@@ -83,7 +83,7 @@ def test_one_signal_saves_and_ends_and_the_next_start_goes_on(rig: Rig) -> None:
     loop = rig.start_loop()
     rig.wait(lambda: rig.step() >= 6)
     loop.send_signal(signal.SIGTERM)
-    assert loop.wait(20) == 0
+    assert loop.wait(60) == 0
     (attempt,) = rig.attempts()
     assert attempt.outcome is Outcome.PREEMPTED
     assert rig.layout.checkpoint(attempt.last_step or 0).is_dir(), "the step that it stood at was saved"
@@ -103,7 +103,7 @@ def test_the_other_signals_that_end_a_program_do_the_same(rig: Rig, number: sign
     loop = rig.start_loop()
     rig.wait(lambda: rig.step() >= 1)
     loop.send_signal(number)
-    assert loop.wait(20) == 0
+    assert loop.wait(60) == 0
     assert rig.attempts()[0].outcome is Outcome.PREEMPTED
 
 
@@ -129,7 +129,7 @@ def test_down_ends_everything_and_takes_its_wishes_back(rig: Rig, now: bool) -> 
     watchdog = rig.start_watchdog()
     rig.wait(lambda: rig.step() >= 6)
     rig.wish("down", now=now)
-    assert watchdog.wait(20) == 0
+    assert watchdog.wait(60) == 0
     assert rig.daemon_pid() is None
     assert rig.trainer_pid() is None
     assert intents_of(rig) == set()
@@ -179,7 +179,7 @@ def test_two_watchdogs_never_act_together(rig: Rig) -> None:
     second = rig.start_watchdog()
     assert second.wait(10) == 75
     first.send_signal(signal.SIGTERM)
-    assert first.wait(20) == 0
+    assert first.wait(60) == 0
     assert rig.daemon_pid() is None, "the signal was passed on to the loop"
 
 

@@ -58,7 +58,7 @@ def test_a_trainer_that_still_loads_leaves_at_once_when_it_is_asked(rig: Rig) ->
     context = rig.context()
     rig.tick_until(context, rig.trainer_pid)
     rig.wish("paused")
-    rig.tick_until(context, lambda: context.standing.state == "paused", timeout=10)
+    rig.tick_until(context, lambda: context.standing.state == "paused")
     assert rig.attempts()[0].outcome is Outcome.PREEMPTED
 
 

@@ -34,7 +34,7 @@ def process(code: str) -> Iterator[Identity]:
 
 
 def until(found: Identity, condition: Callable[[Vitals], bool], *, for_children: bool = False) -> Vitals:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         seen = look(found, for_children=for_children)
         assert seen is not None
