@@ -21,9 +21,9 @@ def written_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[
     """Leave a checkpoint in the middle of a job that says other versions wrote it."""
     rig = Rig(tmp_path, checkpoint__every_steps=2)
     rows = rig.rows(sums(1, 16), "a")
-    really = environment.library_versions
+    really = environment.package_versions
     with monkeypatch.context() as patch:
-        patch.setattr(environment, "library_versions", lambda: {**really(), **OLD})
+        patch.setattr(environment, "package_versions", lambda: {**really(), **OLD})
         rig.run(rig.spec(1, rows), fault="step:3:raise")
     newest = rig.newest()
     assert newest is not None

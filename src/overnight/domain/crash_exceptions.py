@@ -196,7 +196,7 @@ def _by_place(raised: Raised, name: str, text: str) -> Judged:
         return Judged(K.NCCL_TIMEOUT, Weight.ECHO)
     if "must match the size of tensor" in text and places.OPTIMIZER.search(inner):
         return Judged(K.CHECKPOINT_MISMATCH, Weight.SPECIFIC)
-    if last_function == "<module>" and places.LIBRARY.search(last_file) and name != "AssertionError":
+    if last_function == "<module>" and places.INSTALLED.search(last_file) and name != "AssertionError":
         return Judged(K.DEPENDENCY, Weight.SPECIFIC)  # a package breaks while it is imported
     hub_or_path = re.search(r"Can't load (?:the )?[\w ]+ (?:for|of) '([^']+)'", text)
     if hub_or_path is not None:
@@ -214,7 +214,7 @@ def _by_place(raised: Raised, name: str, text: str) -> Judged:
         r"on the same device|on device .{1,200} but found|[Ii]nput type .{1,80} and (?:weight|bias) type", text
     ):
         return Judged(K.CODE_ERROR, Weight.GENERAL)
-    is_library = places.LIBRARY.search(last_file) is not None
+    is_library = places.INSTALLED.search(last_file) is not None
     is_about_tensors = name == "RuntimeError" and places.TENSORS.search(raised.message) is not None
     is_setting = (
         name not in places.PLAIN_FAULTS and not is_about_tensors and places.SETTING_WORDS.search(text) is not None

@@ -41,7 +41,7 @@ DATA = re.compile(
     r"|format\w*|encode\w*|prepare_data\w*|to_features|load_\w*jsonl?\w*|\w*example\w*|\w*sample\w*|\w*row\w*)$",
     re.IGNORECASE,
 )
-LIBRARY = re.compile(r"/(?:site|dist)-packages/")
+INSTALLED = re.compile(r"/(?:site|dist)-packages/")
 ARGUMENT_FILE = re.compile(r"/\w*(?:config|args|arguments|argparse|argparser)\w*\.py$")
 VALIDATES = re.compile(r"^_*(?:validate|check|verify|assert|sanity)|__post_init__$")
 REFUSALS = frozenset({"ValueError", "AssertionError", "TypeError", "NotImplementedError"})

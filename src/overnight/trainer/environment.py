@@ -100,7 +100,7 @@ def wait_without_spinning() -> None:
     os.environ.update(sleeping_threads())
 
 
-def library_versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the versions of what is installed."""
     found: dict[str, str] = {}
     for name in LIBRARIES:
@@ -114,7 +114,7 @@ def library_versions() -> dict[str, str]:
 def facts(*, threads: int, device: str, device_name: str, cpu_capability: str, dtype: str) -> dict[str, Any]:
     """Return what a checkpoint records of the machine and its libraries."""
     return {
-        **library_versions(),
+        **package_versions(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": threads,

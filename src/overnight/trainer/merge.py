@@ -276,7 +276,7 @@ def _require_near(off: float, tolerance: float, when: str) -> None:
 def _complete(report: MergeReport, task: Task, ground: merge_checks.Ground, *, seconds: float) -> MergeReport:
     return dataclasses.replace(
         report,
-        versions=environment.library_versions(),
+        versions=environment.package_versions(),
         needed_bytes=ground.needed_bytes,
         seconds=round(seconds, 3),
         peak_memory_bytes=peak_memory_bytes(),

@@ -55,7 +55,7 @@ def _fix(text: str) -> str | None:
 
 def _common(spec: MergeSpec, pulse: Pulse) -> dict[str, Any]:
     return {
-        "versions": environment.library_versions(),
+        "versions": environment.package_versions(),
         "notes": list(pulse.notes),
         "seconds": round(max(0.0, time.time() - spec.created_at), 3) if spec.created_at else 0.0,
         "peak_memory_bytes": peak_memory_bytes(),
