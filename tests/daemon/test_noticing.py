@@ -16,6 +16,7 @@ from overnight.daemon.context import Context
 from overnight.disk import checkpoints
 from overnight.domain.checkpoint import Verdict
 from simulated_rig import Rig
+from version_rig import VersionRig
 
 KINDS = ("folder.changed", "checkpoint.changed", "checkpoint.lost", "version.lost", "folder.in_the_way")
 LONG = 60
@@ -180,6 +181,49 @@ def test_all_checkpoints_deleted_in_the_middle_of_a_job_a_new_one_is_saved_at_on
     rig.tick_until(context, rig.is_done, timeout=LONG)
     assert rig.attempts()[-1].first_step == saved.step
     assert rig.model() == undisturbed(rig, ("short.jsonl", 8), ("long.jsonl", 400), **settings)
+
+
+def test_a_checkpoint_that_came_and_went_between_two_looks_is_told(rig: Rig) -> None:
+    """Only the history knows of it: the loop looks into the folder now and then."""
+    rig.make(checkpoint__every_steps=1000)
+    context = rig.context()
+    looks(rig, context)
+    context.memory["notice_at"] = float("inf")  # no look for as long as this stands
+    rig.submit("short.jsonl", rows=8)
+    rig.tick_until(context, rig.is_done, timeout=LONG)
+    shutil.rmtree(rig.layout.checkpoint(2))
+    del context.memory["notice_at"]
+    rig.tick_until(context, lambda: told(rig), timeout=LONG)
+    looks(rig, context)
+    assert [words.partition(":")[2].partition(":")[0] for words in told(rig)] == [
+        " current_model/checkpoint-2 was removed by somebody, and no other checkpoint was there"
+    ]
+
+
+@pytest.mark.parametrize("is_seen", [True, False], ids=["seen before", "never seen"])
+def test_a_checkpoint_that_made_way_for_a_version_is_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_seen: bool
+) -> None:
+    monkeypatch.setattr(noticing, "EVERY_S", 0.05)
+    rig = VersionRig(tmp_path / "workspace", monkeypatch)
+    try:
+        rig.make()
+        context = rig.context()
+        looks(rig, context)
+        context.memory["notice_at"] = float("inf")
+        rig.submit("short.jsonl", rows=8)
+        rig.tick_until(context, rig.is_done, timeout=LONG)
+        if is_seen:
+            del context.memory["notice_at"]
+            looks(rig, context)
+        rig.wish("consolidate", description="made between two jobs")
+        rig.tick_until(context, lambda: (rig.layout.versions / "v001").is_dir(), timeout=LONG)
+        rig.tick_until(context, lambda: rig.events("version.published"), timeout=LONG)
+        context.memory.pop("notice_at", None)
+        looks(rig, context, 4)
+        assert told(rig) == []
+    finally:
+        rig.end()
 
 
 def test_a_version_that_somebody_deletes_is_told(rig: Rig) -> None:

@@ -10,12 +10,13 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from overnight.daemon.context import Context, Moment
 from overnight.database import events, overview
 from overnight.disk import sightings
 from overnight.disk.sealed import LOADABLE
-from overnight.domain.checkpoint import step_of
+from overnight.domain.checkpoint import checkpoint_name, step_of
 from overnight.domain.printable import shown
 from overnight.domain.sightings import (
     Change,
@@ -32,6 +33,9 @@ from overnight.domain.sightings import (
 EVERY_S = 2.0
 COST_SHARE = 200
 """Between two looks stays so many times what one takes: many files must not blind the loop."""
+
+NOT_SEEN: Looks = (0, 0, 0, 0)
+"""Of a checkpoint of which only the history tells: no file has these."""
 
 HARMLESS = {
     "queue/waiting": "queue/ is only a view: the job trains from its own copy",
@@ -75,7 +79,9 @@ def _look(context: Context, now: Moment) -> None:
     for (folder, _), words in in_words(_shown(changes_of_files(before.people, after.people))).items():
         level = "warning" if folder.startswith("queue/") else "info"
         context.record(f"{words}: {HARMLESS[folder]}", kind="folder.changed", level=level, at=now.unix)
-    named = [str(one["message"]) for one in events.since(context.connection, before.event, limit=100_000)]
+    happened = events.since(context.connection, before.event, limit=100_000)
+    named = [str(one["message"]) for one in happened]
+    _add_unseen(before, happened)
     _tell_changed(context, before, after, named, now)
     _tell_gone(context, before, after, named, now)
     if after.unsure:
@@ -91,6 +97,18 @@ def _sight(context: Context) -> Sight:
     )  # fmt: skip
 
 
+def _add_unseen(before: Sight, happened: list[dict[str, Any]]) -> None:
+    """Add the checkpoints that came after the look: one may go between two looks, and was there all the same."""
+    unseen: dict[str, dict[str, Looks]] = {}
+    for event in happened:
+        if event["kind"] in ("version.published", "version.rolled_back"):
+            unseen.clear()  # they made way for another version
+        step = event["data"].get("step")
+        if event["kind"] == "checkpoint.committed" and isinstance(step, int):
+            unseen[checkpoint_name(step)] = {"": NOT_SEEN}
+    before.checkpoints = unseen | before.checkpoints
+
+
 def _shown(changes: list[Change]) -> list[Change]:
     return [Change(folder=one.folder, deed=one.deed, name=shown(one.name)) for one in changes]
 
@@ -100,7 +118,7 @@ def _tell_changed(context: Context, before: Sight, after: Sight, named: list[str
     ours = sightings.set_aside(context.layout)
     for name, files in before.checkpoints.items():
         there = after.checkpoints.get(name)
-        if there is None:
+        if there is None or files[""] == NOT_SEEN:
             continue
         if there[""] == files[""]:
             done = in_words(changes_inside(f"current_model/{name}", files, there, matters=LOADABLE))
@@ -119,7 +137,9 @@ def _tell_changed(context: Context, before: Sight, after: Sight, named: list[str
 def _tell_gone(context: Context, before: Sight, after: Sight, named: list[str], now: Moment) -> None:
     """Tell of checkpoints and versions that are gone, once two looks have found no word of it in the history."""
     ours = sightings.set_aside(context.layout)
-    is_any_left = bool(before.checkpoints.keys() & after.checkpoints.keys())
+    is_any_left = any(
+        name in after.checkpoints for name, files in before.checkpoints.items() if files[""] != NOT_SEEN
+    )
     gone = {
         name: is_any_left
         for name, files in before.checkpoints.items()

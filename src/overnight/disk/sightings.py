@@ -46,6 +46,8 @@ def set_aside(layout: Layout) -> set[tuple[int, int]]:
     """Return device and inode of what we moved out of the way ourselves, or are just removing."""
     places = [layout.trash / name for name in _names(layout.trash)]
     places += [layout.model / name for name in _names(layout.model, hidden=True)]
+    for folder in _names(layout.history):  # what made way for another version
+        places += [layout.history / folder / name for name in _names(layout.history / folder)]
     return {looks[:2] for place in places if (looks := _looks(place)) is not None}
 
 
