@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from overnight import starting
-from overnight.disk import config, locked
+from overnight.disk import base_models, config, locked
 from overnight.disk.layout import Layout
 from overnight.domain.config import LOCKED_KEYS, ConfigProblem, Settings, flatten
 from overnight.domain.config import check as check_values
@@ -186,10 +186,8 @@ def _with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _base_model(layout: Layout, settings: Settings) -> list[ConfigProblem]:
-    from overnight.disk import builtin  # numpy and tokenizers: only where a base model is looked at
-
     try:
-        builtin.resolve(layout, settings.base_model)
+        base_models.resolve(layout, settings.base_model)
     except ConfigError as error:
         return [_as_problem("base_model", error)]
     return []
