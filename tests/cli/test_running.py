@@ -176,7 +176,7 @@ def test_a_second_interrupt_is_quick(place: Place) -> None:
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 0
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 def test_a_terminal_that_goes_leaves_the_run_going(place: Place) -> None:

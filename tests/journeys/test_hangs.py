@@ -47,8 +47,8 @@ def test_a_stopped_trainer_and_an_evaluation_stuck_in_native_code_cost_no_byte(
     pid = status["trainer"]["pid"]
     os.kill(pid, signal.SIGSTOP)
     stopped_at, seen = time.monotonic(), hung.json("status")["step"]
-    hung.wait(lambda now: now["step"] > seen, timeout=60)
-    assert time.monotonic() - stopped_at < 20
+    hung.wait(lambda now: now["step"] > seen, timeout=100)
+    assert time.monotonic() - stopped_at < 60
     status = hung.wait(lambda now: now["queue"]["succeeded"] == 1, timeout=100)
     told = (hung.root / "logs" / "anti_stuck.log").read_text()
     assert "it is continued" in told
