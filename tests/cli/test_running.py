@@ -102,6 +102,12 @@ def place(tmp_path: Path) -> Iterator[Place]:
     assert made.holders() == []
 
 
+def wait_for_line(process: subprocess.Popen[str], words: str) -> None:
+    """Read what a process tells until it tells this; the time-out of the test ends it."""
+    assert process.stdout is not None
+    assert any(words in line for line in process.stdout), "it ended before it told that"
+
+
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=40)
     return process.returncode, out, err
@@ -305,10 +311,10 @@ def test_followed_logs_and_events_go_on_as_more_comes(place: Place) -> None:
     events, logs = place.start("events", "-f"), place.start("logs", "daemon", "-f")
     place.add(4)
     place.run("up", "--until-idle")
-    time.sleep(0.5)
+    wait_for_line(events, "job.finish")
+    wait_for_line(logs, "the daemon ends")
     for process in (events, logs):
         process.send_signal(signal.SIGINT)
-    code, told, err = finish(events)
-    assert "job.finish" in told
+    code, _, err = finish(events)
     assert (code, err) == (130, "")
-    assert "the daemon ends" in finish(logs)[1]
+    finish(logs)

@@ -95,17 +95,13 @@ def logs(
     path = layout.log(name)
     if name == "trainer":
         path = _trainer_log(path, layout.attempts)
-    told = last_lines(path, lines)
     if as_json and not follow:
-        output.print_json({"log": name, "path": str(path), "lines": told})
+        output.print_json({"log": name, "path": str(path), "lines": last_lines(path, lines)})
         return
-    if not told and not path.exists():
+    if not path.exists():
         output.say(f"{path} is not there yet")
-    for line in told:
+    for line in follow_file(path, lines) if follow else last_lines(path, lines):
         _print_line(line, name, as_json=as_json)
-    if follow:
-        for line in follow_file(path):
-            _print_line(line, name, as_json=as_json)
 
 
 def _print_line(line: str, name: str, *, as_json: bool) -> None:

@@ -137,9 +137,7 @@ def _tell_changed(context: Context, before: Sight, after: Sight, named: list[str
 def _tell_gone(context: Context, before: Sight, after: Sight, named: list[str], now: Moment) -> None:
     """Tell of checkpoints and versions that are gone, once two looks have found no word of it in the history."""
     ours = sightings.set_aside(context.layout)
-    is_any_left = any(
-        name in after.checkpoints for name, files in before.checkpoints.items() if files[""] != NOT_SEEN
-    )
+    is_any_left = any(name in after.checkpoints for name, files in before.checkpoints.items() if files[""] != NOT_SEEN)
     gone = {
         name: is_any_left
         for name, files in before.checkpoints.items()
