@@ -6,8 +6,9 @@ removed carries a hidden name, and the next removal completes it.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from overnight.disk import backup_memory, checkpoints, files, needs, sealed, space, trash, trust
@@ -53,23 +54,28 @@ def half_removed(layout: Layout) -> list[Item]:
     ]  # fmt: skip
 
 
-def remove(layout: Layout, item: Item) -> bool:
-    """Remove one checkpoint of a plan; return whether it was there. Errors of the disk pass as OSError."""
+def remove(layout: Layout, item: Item, *, record: Callable[[], None]) -> None:
+    """Remove one checkpoint of a plan, where it is there. Errors of the disk pass as OSError.
+
+    ``record`` writes the removal into the history: once its name is gone and before its files are, so that no kill
+    leaves a checkpoint gone of which nothing is told.
+    """
     if item.is_kept:
         raise ValueError(f"the plan keeps {item.path}: {item.reason}")
     folder = Path(item.path)
+    hidden = folder if folder.name.startswith(REMOVING) else folder.with_name(f"{REMOVING}{folder.name}")
     try:
-        if folder.name.startswith(REMOVING):
-            files.remove_tree(folder, inside=layout.model)
-            return True
-        hidden = folder.with_name(f"{REMOVING}{folder.name}")
-        if os.path.lexists(hidden):
-            files.remove_tree(hidden, inside=layout.model)
-        files.rename_durably(folder, hidden)
-        files.remove_tree(hidden, inside=layout.model)
+        if folder != hidden:
+            if os.path.lexists(hidden):
+                files.remove_tree(hidden, inside=layout.model)
+            files.rename_durably(folder, hidden)
+        elif not os.path.lexists(folder):
+            return
     except FileNotFoundError:
-        return False  # somebody else removed it
-    return True
+        return  # somebody else removed it
+    record()
+    with contextlib.suppress(FileNotFoundError):
+        files.remove_tree(hidden, inside=layout.model)
 
 
 def set_aside(layout: Layout, item: Item) -> Path | None:

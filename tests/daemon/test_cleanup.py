@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,47 @@ def test_checkpoints_that_are_saved_while_a_plan_is_made_are_not_overlooked(
     commit_steps(rig.layout, 4, 6)
     go_on.set()
     rig.tick_until(context, lambda: names(rig.layout) == {"checkpoint-6"}, timeout=60)
+
+
+def test_a_plan_that_waited_removes_nothing_that_has_come_into_its_place_meanwhile(rig: Rig) -> None:
+    """While a version change holds the lock the plan waits; afterwards other checkpoints may have the same names."""
+    rig.make(checkpoint__keep=1)
+    commit_steps(rig.layout, 2, 4)
+    context = rig.context()
+    lock = files.Lock(rig.layout.checkpoints_lock)
+    assert lock.acquire(holder={})
+    rig.tick_until(context, lambda: context.memory.get("plan"), timeout=60)
+    for step in (2, 4):
+        rig.layout.checkpoint(step).rename(rig.layout.state / f"left-{step}")
+    commit_steps(rig.layout, 2)
+    lock.release()
+    for _ in range(30):
+        rig.tick_until(context, lambda: True)
+    assert names(rig.layout) == {"checkpoint-2"}
+    assert rig.events("checkpoint.removed") == []
+
+
+def test_what_an_ended_trainer_printed_is_copied_once_and_then_holds_no_secret(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleanup, "LOG_TAIL_BYTES", 2000)
+    rig.simulate(step_s=0.5)
+    rig.make(files=1, rows=400)
+    context = rig.context()
+    pid = rig.tick_until(context, rig.trainer_pid)
+    log = rig.layout.attempt("000001-01") / "trainer.log"
+    with open(log, "a") as file:
+        file.writelines(f"line {number}\n" for number in range(500))
+        file.write("logging in with hf_abcdefgh12345678\nthe last word\n")
+    os.kill(pid, signal.SIGKILL)
+    rig.tick_until(context, lambda: not log.stat().st_mode & 0o222)
+    ticks: list[None] = []
+    rig.tick_until(context, lambda: ticks.append(None) or len(ticks) > 5)
+    kept = log.read_text()
+    assert kept.startswith("[the beginning was cut off]\nline ")
+    assert "logging in with [removed]\nthe last word\n" in kept
+    assert "hf_" not in kept
+    copied = rig.layout.log("trainer").read_text().splitlines()
+    assert [line for line in copied if line.startswith("line ")] == [f"line {number}" for number in range(500)]
+    assert copied.count("the last word") == 1
+    assert not any("hf_" in path.read_text() for path in (rig.layout.crashes / "000001-01").iterdir())

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from overnight.daemon import noticing
-from overnight.daemon.context import Context
-from overnight.disk import checkpoints
+from overnight import removal
+from overnight.control import cleaning
+from overnight.daemon import noticing, recover
+from overnight.daemon.context import Context, Moment
+from overnight.disk import checkpoints, files, last_sight
 from overnight.domain.checkpoint import Verdict
 from simulated_rig import Rig
 from version_rig import VersionRig
@@ -250,3 +253,143 @@ def test_what_lies_in_the_place_of_a_file_of_ours_makes_way_and_is_told_once(rig
     assert len({message for message in told(rig)}) == len(told(rig)) == 3
     kept = [path for path in rig.layout.root.rglob("mine")]
     assert [path.read_text() for path in kept] == ["kept"] * 3
+
+
+# between two loops
+
+
+def ended(rig: Rig, **settings: Any) -> None:
+    """Let a loop train two files and end, as ``overnight down`` ends it."""
+    rig.simulate(step_s=0)
+    rig.make(checkpoint__every_steps=2, **settings)
+    context = rig.context()
+    for number in range(2):
+        rig.drop(f"file{number}.jsonl", rows=16)
+    rig.tick_until(context, lambda: len(rig.jobs()) == 2 and rig.is_done(), timeout=LONG)
+    rig.tick_until(context, lambda: len(list(rig.layout.done.iterdir())) == 2, timeout=LONG)
+    looks(rig, context)
+    rig.wish("down")
+    rig.tick_until(context, lambda: context.is_over, timeout=LONG)
+    assert told(rig) == []
+
+
+def next_loop(rig: Rig, count: int = 3) -> list[str]:
+    """Start another loop, as the daemon does it, and return what is told when it has looked around."""
+    context = rig.context()
+    recover.recover(context, Moment(unix=time.time(), boot=0.0))
+    looks(rig, context, count)
+    return told(rig)
+
+
+def test_what_is_done_while_no_loop_works_is_told_by_the_next_one_and_only_once(rig: Rig) -> None:
+    ended(rig)
+    (rig.layout.versions / "v001").mkdir()
+    assert next_loop(rig) == []
+    (rig.layout.done / "file0.jsonl").unlink()
+    (rig.layout.done / "file1.jsonl").write_text("edited by hand")
+    shutil.rmtree(rig.layout.checkpoint(2))
+    (rig.layout.checkpoint(6) / "weights.bin").write_bytes(b"edited by hand")
+    (rig.layout.versions / "v001").rmdir()
+    found = sorted(words.partition(":")[0] for words in next_loop(rig))
+    assert found == [
+        "current_model/checkpoint-2 was removed by somebody",
+        "current_model/checkpoint-6/weights.bin was edited by somebody",
+        "done/file0.jsonl was removed by somebody",
+        "done/file1.jsonl was edited by somebody",
+        "models/v001 was removed by somebody",
+    ]
+    assert len(next_loop(rig)) == len(found)
+
+
+def test_all_checkpoints_removed_while_no_loop_works_are_told_as_critical(rig: Rig) -> None:
+    ended(rig, checkpoint__keep=1)
+    shutil.rmtree(rig.layout.checkpoint(8))
+    assert next_loop(rig) == [
+        "CRITICAL: current_model/checkpoint-8 was removed by somebody, and no other checkpoint was there: nothing is"
+        " started from the base model for that; put one back, from a backup or .overnight/trash"
+    ]
+
+
+def test_what_our_own_commands_do_while_no_loop_works_is_no_alarm(rig: Rig) -> None:
+    ended(rig)
+    connection = rig.connect()
+    agreed = cleaning.plan(rig.layout, connection, keep=1, now=time.time())
+    assert agreed.removed
+    cleaning.carry_out(rig.layout, connection, agreed, keep=1, now=time.time())
+    connection.close()
+    checkpoints.set_aside(rig.layout.checkpoint(8), rig.layout.trash)
+    assert next_loop(rig) == []
+
+
+def test_a_loop_killed_while_it_removes_a_checkpoint_raises_no_alarm_in_the_next_one(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Nothing of the loop runs any more."""
+
+    ended(rig)
+    next_loop(rig)
+    rig.set(checkpoint__keep=1)
+    really = files.remove_tree
+
+    def kill(path: Path, *, inside: Path) -> None:
+        really(path, inside=inside)
+        if path.name.startswith(removal.REMOVING):
+            raise Killed
+
+    context = rig.context()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "remove_tree", kill)
+        with pytest.raises(Killed):
+            rig.tick_until(context, lambda: False, timeout=LONG)
+    left = len([name for name in os.listdir(rig.layout.model) if name.startswith("checkpoint-")])
+    assert left == 3, "one of four is gone"
+    assert next_loop(rig) == []
+
+
+def test_a_job_that_the_gate_keeps_aside_is_no_loss(rig: Rig) -> None:
+    rig.make(files=2, rows=20, evaluation__holdout=0.2, evaluation__gate="block")
+    rig.simulate(step_s=0, harm=2)
+    context = rig.context()
+    rig.tick_until(context, lambda: rig.events("job.keep_aside"), timeout=LONG)
+    looks(rig, context, 4)
+    assert told(rig) == []
+
+
+@pytest.mark.parametrize("how", ["copied", "another database", "damaged", "gone"])
+def test_where_the_last_look_cannot_be_compared_the_first_one_is_silent(rig: Rig, how: str) -> None:
+    ended(rig)
+    kept = rig.layout.state / "sight.json"
+    assert kept.stat().st_size < 10_000
+    if how == "copied":
+        kept.rename(rig.layout.state / "old")
+        kept.write_bytes((rig.layout.state / "old").read_bytes())
+    elif how == "another database":
+        connection = rig.connect()
+        connection.execute("UPDATE events SET at = at + 1")
+        connection.close()
+    elif how == "damaged":
+        kept.write_bytes(kept.read_bytes()[:100])
+    else:
+        kept.unlink()
+    (rig.layout.done / "file0.jsonl").unlink()
+    shutil.rmtree(rig.layout.checkpoint(2))
+    assert next_loop(rig) == []
+    assert last_sight.read(rig.layout) is not None, "the next look is kept again"
+
+
+def test_a_folder_that_was_moved_to_another_disk_meanwhile_is_no_alarm(rig: Rig) -> None:
+    ended(rig)
+    for folder in (rig.layout.done, rig.layout.model):
+        folder.rename(folder.with_name("old"))
+        shutil.copytree(folder.with_name("old"), folder)
+        shutil.rmtree(folder.with_name("old"))
+    assert next_loop(rig) == []
+
+
+def test_a_pin_that_is_taken_away_is_no_alarm(rig: Rig) -> None:
+    ended(rig)
+    (rig.layout.checkpoint(8) / "pinned").touch()
+    assert next_loop(rig) == []
+    (rig.layout.checkpoint(8) / "pinned").unlink()
+    assert next_loop(rig) == []

@@ -59,6 +59,20 @@ def test_a_merge_s_records_are_read_as_they_were_written_and_its_spec_is_told_fr
     assert attempts.read_any_spec(tmp_path) == SPEC
 
 
+def test_the_last_word_holds_no_secret_whoever_reads_it_later(tmp_path: Path) -> None:
+    told = dataclasses.replace(
+        REPORT, message="401 for https://me:hunter22@example.org", traceback="ValueError:\nhf_abcdefgh12345678",
+        notes=["HF_TOKEN=hf_abcdefgh12345678"],
+    )  # fmt: skip
+    attempts.write_report(tmp_path, told)
+    text = (tmp_path / "report.json").read_text()
+    assert "hf_" not in text
+    assert "hunter22" not in text
+    found = attempts.read_report(tmp_path)
+    assert found is not None
+    assert found.message == "401 for https://me:[removed]@example.org"
+
+
 def test_unknown_fields_are_ignored_and_missing_ones_are_not(tmp_path: Path) -> None:
     value = dataclasses.asdict(SPEC)
     (tmp_path / "spec.json").write_text(json.dumps({**value, "from_the_future": 1}))

@@ -34,6 +34,17 @@ def test_evidence_is_kept_once_and_safe_to_read(tmp_path: Path, attempt: Path) -
     assert not crashes.keep(tmp_path / "crashes", attempt, "000001-01", {"schema": 1})
 
 
+def test_a_secret_behind_an_escaped_end_of_line_is_struck_out_of_json_too(tmp_path: Path, attempt: Path) -> None:
+    """In the file stands a backslash and "nhf_": no word begins with the token."""
+    said = {"message": "refused:\nhf_abcdefgh12345678\n", "inside": [{"why": "x\thf_abcdefgh12345678"}], "step": 3}
+    (attempt / "report.json").write_text(json.dumps(said))
+    crashes.keep(tmp_path / "crashes", attempt, "000001-01", {**VERDICT, **said})
+    for name in ("report.json", "verdict.json"):
+        kept = (tmp_path / "crashes" / "000001-01" / name).read_text()
+        assert "hf_" not in kept
+        assert json.loads(kept)["message"] == "refused:\n[removed]\n"
+
+
 def test_a_long_log_is_cut_to_its_end_in_whole_lines(tmp_path: Path, attempt: Path) -> None:
     (attempt / "trainer.log").write_text("".join(f"line {number}\n" for number in range(100_000)))
     crashes.keep(tmp_path / "crashes", attempt, "000001-01", VERDICT)

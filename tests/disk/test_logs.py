@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from overnight.disk import logs
-from overnight.disk.logs import Pump, keep_tail, open_log
+from overnight.disk.logs import Pump, finish, open_log
 
 
 @pytest.fixture
@@ -110,9 +110,40 @@ def test_a_log_that_cannot_be_written_disturbs_nobody(capsys: pytest.CaptureFixt
 def test_the_tail_of_a_long_log_stays(tmp_path: Path) -> None:
     path = tmp_path / "trainer.log"
     path.write_text("".join(f"line {number}\n" for number in range(1000)))
-    keep_tail(path, 100)
+    finish(path, 100)
     kept = path.read_text().splitlines()
     assert kept[0] == "[the beginning was cut off]"
     assert kept[-1] == "line 999"
     assert path.stat().st_size < 200
-    keep_tail(tmp_path / "none.log", 100)
+    finish(tmp_path / "none.log", 100)
+
+
+def test_a_finished_log_holds_no_secret_and_all_the_rest_byte_for_byte(tmp_path: Path) -> None:
+    path = tmp_path / "trainer.log"
+    path.write_bytes(b"\x1b[31mred\xff\r 10%\nusing hf_abcdefgh12345678 now\nlast\n")
+    finish(path, 1000)
+    assert path.read_bytes() == b"\x1b[31mred\xff\r 10%\nusing [removed] now\nlast\n"
+    looks = path.stat()
+    finish(path, 10)
+    assert (path.stat().st_ino, path.stat().st_size) == (looks.st_ino, looks.st_size), "once is enough"
+
+
+def test_a_log_of_one_long_line_is_not_lost_when_it_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "trainer.log"
+    path.write_bytes(b"".join(b"\r%d%%" % number for number in range(1000)))
+    finish(path, 100)
+    assert path.read_bytes().endswith(b"\r998%\r999%")
+
+
+def test_what_was_copied_before_a_log_was_finished_is_not_copied_twice(pump: Pump, tmp_path: Path) -> None:
+    source = tmp_path / "source.log"
+    source.write_text("".join(f"line {number}\n" for number in range(100)) + "no end")
+    pump.pump(source, "000001-01")
+    assert pump.is_drained(source)
+    finish(source, 200)
+    another = Pump(tmp_path / "trainer.log", tmp_path / "memory.json")
+    for one in (pump, another):
+        assert not one.pump(source, "000001-01")
+    another.close()
+    lines = text(tmp_path).splitlines()
+    assert len(lines) == len(set(lines)) == 102

@@ -49,3 +49,11 @@ def test_many_files_are_one_sentence_that_names_the_first() -> None:
     assert list(in_words(changes).values()) == [
         "done/0.jsonl, done/1.jsonl, done/2.jsonl and 6 more were removed by somebody"
     ]
+
+
+def test_a_file_that_was_moved_to_another_disk_is_no_change() -> None:
+    there = (2, 77, 5, 900)
+    assert changes_of_files({"queue": {"a.jsonl": FILE}, "done": {}}, {"queue": {}, "done": {"a.3.jsonl": there}}) == []
+    other = (2, 77, 6, 900)
+    changes = changes_of_files({"queue": {"a.jsonl": FILE}, "done": {}}, {"queue": {}, "done": {"a.jsonl": other}})
+    assert [change.deed for change in changes] == [Deed.REMOVED]

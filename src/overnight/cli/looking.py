@@ -88,6 +88,7 @@ def logs(
 ) -> None:
     """Show the end of a log."""
     from overnight.cli.following import follow_file, last_lines
+    from overnight.domain.secrets import without_secrets
 
     if name not in LOGS:
         raise UsageError(f"There is no log '{name}'", found=name, expected=" or ".join(LOGS), fix="name one of them")
@@ -96,12 +97,14 @@ def logs(
     if name == "trainer":
         path = _trainer_log(path, layout.attempts)
     if as_json and not follow:
-        output.print_json({"log": name, "path": str(path), "lines": last_lines(path, lines)})
+        output.print_json(
+            {"log": name, "path": str(path), "lines": [without_secrets(line) for line in last_lines(path, lines)]}
+        )
         return
     if not path.exists():
         output.say(f"{path} is not there yet")
     for line in follow_file(path, lines) if follow else last_lines(path, lines):
-        _print_line(line, name, as_json=as_json)
+        _print_line(without_secrets(line), name, as_json=as_json)  # a trainer's own log has them until it ends
 
 
 def _print_line(line: str, name: str, *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overnight import intake
+from overnight.control.unreadable import unreadable
 from overnight.database import arrivals, queue
 from overnight.disk import claims, dataset_files, datasets
 from overnight.disk.layout import Layout
@@ -18,7 +19,6 @@ from overnight.domain.dataset import Validation
 from overnight.domain.encoding import Encoder
 from overnight.domain.errors import BusyError, OvernightError, UsageError
 from overnight.domain.job import Job, JobState, Priority
-from overnight.domain.printable import shown
 
 POLL_S = 0.1
 PATIENCE_S = 3600.0
@@ -53,7 +53,7 @@ class Adding:
         try:
             claim = claims.claim_by_copy(self._layout, source, at=time.time(), priority=priority)
         except (OSError, ValueError) as error:
-            return Added(source=source, job=None, validation=None, warnings=[], error=unreadable(source, error))
+            return Added(source=source, job=None, validation=None, warnings=[], error=_unreadable(source, error))
         taken = intake.take(
             self._layout, self._connection, claim, self._settings, now=time.time(), encoder=self._encoder,
             progress=progress,
@@ -89,30 +89,15 @@ def validate(
     try:
         return datasets.validate(source, rules=rules, encoder=encoder, trained=known, progress=progress)
     except (OSError, ValueError) as error:
-        raise unreadable(source, error) from error
+        raise _unreadable(source, error) from error
 
 
-def unreadable(source: Path, error: OSError | ValueError) -> UsageError:
-    """Return the user's words for a file that cannot be read."""
-    number = error.errno if isinstance(error, OSError) else None
-    found, fix = _WORDS.get(number or 0, (None, "check the file and its rights"))
-    if number == errno.EINVAL and source.is_dir():
-        found, fix = _WORDS[errno.EISDIR]
-    return UsageError(
-        f"{shown(str(source))} cannot be read",
-        found=found or (error.strerror if isinstance(error, OSError) else str(error)),
-        expected="a file with one JSON object a line",
-        fix=fix,
-        code=errno.errorcode.get(number, "unreadable") if number else "unreadable",
-    )
-
-
-_WORDS = {
-    errno.ENOENT: ("no such file", "check the name"),
-    errno.ENOTDIR: ("no such file", "check the name"),
-    errno.ENAMETOOLONG: ("a name that is too long", "check the name"),
-    errno.EISDIR: ("a folder", "name the files in it: overnight add FOLDER/*.jsonl"),
-    errno.EINVAL: ("no regular file (a FIFO, a socket or a device)", "write the rows into a file first"),
-    errno.EACCES: ("no right to read it", "chmod u+r it, or run as its owner"),
-    errno.ELOOP: ("a loop of links", "name the file itself"),
-}
+def _unreadable(source: Path, error: OSError | ValueError) -> UsageError:
+    """Return the user's words for a data file that cannot be read."""
+    if isinstance(error, OSError) and error.errno == errno.EINVAL and source.is_dir():
+        error = IsADirectoryError(errno.EISDIR, "a folder")
+    fixes = {
+        errno.EISDIR: "name the files in it: overnight add FOLDER/*.jsonl",
+        errno.EINVAL: "write the rows into a file first",
+    }
+    return unreadable(str(source), error, expected="a file with one JSON object a line", fixes=fixes)

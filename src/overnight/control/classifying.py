@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from dataclasses import dataclass
 from typing import Any
 
+from overnight.control.unreadable import unreadable
 from overnight.disk import excerpts
 from overnight.domain.attempt import FailureKind
 from overnight.domain.crash_ends import signal_number
@@ -87,7 +87,7 @@ def classify(source: str, *, exit_code: int | None, signal: int | None) -> Class
             code="compressed",
         ) from error
     except (OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
+        raise unreadable(source, error, expected="the log of a training run, or - for stdin") from error
     verdict = classify_log(lines, exit_code, signal)
     return Classified(verdict, remedy_of(verdict.kind).words)
 
@@ -97,25 +97,3 @@ def _lines(source: str) -> list[tuple[int, str]]:
         return excerpts.excerpt(sys.stdin.buffer)
     with open(source, "rb", buffering=0) as reader:
         return excerpts.excerpt(reader)
-
-
-def _unreadable(source: str, error: OSError | ValueError) -> UsageError:
-    number = error.errno if isinstance(error, OSError) else None
-    found, fix = _WORDS.get(number or 0, (None, "check the file and its rights"))
-    return UsageError(
-        f"{shown(source)} cannot be read",
-        found=found or (error.strerror if isinstance(error, OSError) else str(error)),
-        expected="the log of a training run, or - for stdin",
-        fix=fix,
-        code=errno.errorcode.get(number, "unreadable") if number else "unreadable",
-    )
-
-
-_WORDS = {
-    errno.ENOENT: ("no such file", "check the name"),
-    errno.ENOTDIR: ("no such file", "check the name"),
-    errno.ENAMETOOLONG: ("a name that is too long", "check the name"),
-    errno.EISDIR: ("a folder", "name one log in it"),
-    errno.EACCES: ("no right to read it", "chmod u+r it, or run as its owner"),
-    errno.ELOOP: ("a loop of links", "name the file itself"),
-}

@@ -126,13 +126,16 @@ def _carry_out(layout: Layout, connection: sqlite3.Connection, item: Item, *, no
             message=f"{Path(item.path).name} is set aside by overnight cleanup, it is {item.reason}",
         )  # fmt: skip
         return True
-    if not removal.remove(layout, item):
-        return False
-    events.record(
-        connection, now=now, kind="checkpoint.removed", step=item.step, freed_bytes=item.bytes,
-        message=f"{Path(item.path).name} is removed by overnight cleanup: {item.reason}",
-    )  # fmt: skip
-    return True
+    recorded: list[str] = []
+
+    def record() -> None:
+        recorded.append(f"{Path(item.path).name} is removed by overnight cleanup: {item.reason}")
+        events.record(
+            connection, now=now, kind="checkpoint.removed", step=item.step, freed_bytes=item.bytes, message=recorded[0]
+        )
+
+    removal.remove(layout, item, record=record)
+    return bool(recorded)
 
 
 def _item_json(item: Item) -> dict[str, Any]:

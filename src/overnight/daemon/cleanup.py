@@ -6,10 +6,14 @@ What is finished work goes through removal.py, from its plan: the one that ``ove
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from overnight import removal
-from overnight.daemon import room
+from overnight.daemon import publish, room
 from overnight.daemon.context import Context, Moment
 from overnight.daemon.locks import holder
 from overnight.database import overview, queue
@@ -23,14 +27,26 @@ from overnight.domain.retention import Item
 STAGING = ".staging"
 LOG_TAIL_BYTES = 256 << 10
 RETRY_S = 30.0
-TIDY_AT_ONCE = 200
-"""So many ended attempts are looked at in one tick."""
+BUDGET_S = 0.1
+"""What one tick spends on ended attempts at most."""
 
 TRASH_EVERY_S = 60.0
 """So often the trash is looked through; longer gaps between two looks do not make it older."""
 
+REMOVED = "removed"
+"""What the loop remembers having removed, until it has looked at the folders again."""
+
 URGENT_S = 2.0
 """So often where the next save does not fit."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be removed or set aside, one item a tick."""
+
+    items: list[Item]
+    kept: list[str]  # paths of what stays
+    folders: dict[str, int]  # the inode of each folder when it was judged, by its name
 
 
 def tidy(context: Context, now: Moment) -> None:
@@ -39,10 +55,10 @@ def tidy(context: Context, now: Moment) -> None:
     if context.memory.pop("crashes_untidied", True):
         _tidy_crashes(context)
     _tidy_trash(context, now)
-    plan: list[Item] = context.memory.get("plan", [])
-    if plan:
-        if _remove(context, plan[0], now):
-            plan.pop(0)
+    plan: Plan | None = context.memory.get("plan")
+    if plan is not None and plan.items:
+        if _remove(context, plan, plan.items[0], now):
+            plan.items.pop(0)
         return
     looks = _looks(context.layout.model, context.limits.checkpoint.keep)
     if looks is None or looks == context.memory.get("tidied"):
@@ -51,13 +67,31 @@ def tidy(context: Context, now: Moment) -> None:
         return
     context.memory["tidy_at"] = now.boot + RETRY_S  # where reading fails it is not tried again in each tick
     keep, held = context.limits.checkpoint.keep, overview.held_steps(context.connection)
-    answer = context.errands.ask("retention", lambda: (looks, removal.plan(context.layout, keep=keep, held=held)))
+    answer = context.errands.ask("retention", lambda: (looks, _plan(context.layout, keep=keep, held=held)))
     if answer is None:
         context.memory["tidy_at"] = 0.0
         return
     looked_like, found = answer.value  # as it was when it was asked: what was saved since needs another plan
     context.memory["tidied"], context.memory["tidy_at"] = looked_like, 0.0
-    context.memory["plan"] = [item for item in found if item.is_set_aside or not item.is_kept]
+    context.memory["plan"] = found
+
+
+def _plan(layout: Layout, *, keep: int, held: Mapping[int, str]) -> Plan:
+    folders = _inodes(layout.model)  # before anything is read
+    found = removal.plan(layout, keep=keep, held=held)
+    return Plan(
+        items=[item for item in found if item.is_set_aside or not item.is_kept],
+        kept=[item.path for item in found if item.is_kept and not item.is_set_aside],
+        folders=folders,
+    )
+
+
+def _inodes(model: Path) -> dict[str, int]:
+    try:
+        with os.scandir(model) as entries:
+            return {entry.name: entry.inode() for entry in entries}
+    except OSError:
+        return {}
 
 
 def _tidy_crashes(context: Context) -> None:
@@ -87,7 +121,7 @@ def _looks(folder: Path, keep: int) -> tuple[int, int, int] | None:
     return facts.st_ino, facts.st_mtime_ns, keep
 
 
-def _remove(context: Context, item: Item, now: Moment) -> bool:
+def _remove(context: Context, plan: Plan, item: Item, now: Moment) -> bool:
     """Remove one item; return whether it is dealt with. It waits while somebody else removes."""
     if item.step in overview.held_steps(context.connection):
         return True  # an attempt began since the plan was made
@@ -95,8 +129,12 @@ def _remove(context: Context, item: Item, now: Moment) -> bool:
     if not lock.acquire(holder=holder(now.unix)):
         return False
     try:
+        if not _is_as_planned(context.layout, plan, item):
+            context.memory["plan"] = context.memory["tidied"] = None
+            return False
         resting = removal.set_aside(context.layout, item) if item.is_set_aside else None
-        is_gone = not item.is_set_aside and removal.remove(context.layout, item)
+        if not item.is_set_aside:
+            removal.remove(context.layout, item, record=partial(tell_removed, context, item, now))
     finally:
         lock.release()
     if resting is not None:
@@ -104,12 +142,24 @@ def _remove(context: Context, item: Item, now: Moment) -> bool:
             f"{Path(item.path).name} is set aside, it is {item.reason}", kind="checkpoint.set_aside", level="warning",
             at=now.unix, step=item.step, trash=str(resting),
         )  # fmt: skip
-    if is_gone:
-        context.record(
-            f"{Path(item.path).name} is removed: {item.reason}", kind="checkpoint.removed", at=now.unix, step=item.step,
-            freed_bytes=item.bytes,
-        )  # fmt: skip
     return True
+
+
+def _is_as_planned(layout: Layout, plan: Plan, item: Item) -> bool:
+    """Return whether an item still is what the plan judged, and what the plan keeps still is there.
+
+    Another version may have come into use meanwhile, with checkpoints of the same names.
+    """
+    folders = _inodes(layout.model)
+    names = [Path(path).name for path in (item.path, *plan.kept)]
+    return all(folders.get(name) == plan.folders.get(name) for name in names)
+
+
+def tell_removed(context: Context, item: Item, now: Moment) -> None:
+    """Write into the history that a checkpoint is removed; where the disk is full, the loop remembers it itself."""
+    message = f"{Path(item.path).name} is removed: {item.reason}"
+    context.memory.setdefault(REMOVED, []).append(message)
+    context.record(message, kind="checkpoint.removed", at=now.unix, step=item.step, freed_bytes=item.bytes)
 
 
 def _tidy_trash(context: Context, now: Moment) -> None:
@@ -146,10 +196,19 @@ def _tidy_attempts(context: Context) -> None:
         return
     busy = {attempt.id for attempt in queue.open_attempts(context.connection)}
     busy |= {attempt.id for attempt in queue.unsettled_attempts(context.connection)}
-    for _ in range(min(len(waiting), TIDY_AT_ONCE)):
+    deadline = time.monotonic() + BUDGET_S
+    not_yet: list[str] = []
+    while waiting and time.monotonic() < deadline:
         name = waiting.pop()
-        if name not in busy:  # those come again when they have ended
-            _tidy_attempt(context.layout, context.layout.attempt(name))
+        if name in busy:
+            continue  # those come again when they have ended
+        folder = context.layout.attempt(name)
+        _tidy_attempt(context.layout, folder)
+        if publish.is_pumped(context, name):
+            logs.finish(folder / "trainer.log", LOG_TAIL_BYTES)
+        else:
+            not_yet.append(name)
+    waiting.extend(not_yet)
 
 
 def mark_untidied(context: Context, attempt: str) -> None:
@@ -167,7 +226,12 @@ def _tidy_attempt(layout: Layout, folder: Path) -> None:
         is_ours = path.name in ("notice.json", "watched") or is_orphaned_temporary(path)
         if is_ours and (path.is_symlink() or not path.is_dir()):  # a folder in its place is somebody else's
             files.remove_file(path)
-    logs.keep_tail(folder / "trainer.log", LOG_TAIL_BYTES)
+
+
+def finish_removals(context: Context, now: Moment) -> None:
+    """Complete the removals in which a loop or a command was killed."""
+    for item in removal.half_removed(context.layout):
+        removal.remove(context.layout, item, record=partial(tell_removed, context, item, now))
 
 
 def remove_leftovers(layout: Layout) -> list[str]:
@@ -175,8 +239,7 @@ def remove_leftovers(layout: Layout) -> list[str]:
     removed: list[str] = []
     if files.lock_holder(layout.model_lock) is None:
         for path in _entries(layout.model):
-            is_torn = path.name.startswith(".") and path.name.endswith((STAGING, ".tmp"))
-            if path.name.startswith(removal.REMOVING) or is_torn:
+            if path.name.startswith(".") and path.name.endswith((STAGING, ".tmp")):
                 files.remove_tree(path, inside=layout.model)
                 removed.append(path.name)
     for folder in (layout.root, layout.state, layout.status_file.parent):

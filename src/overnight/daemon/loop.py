@@ -74,6 +74,7 @@ def leave(context: Context, now: Moment) -> None:
     intents.withdraw(context.connection, "down")
     context.stand("stopped", "the daemon ended on purpose", at=now.unix)
     publish.publish(context, now)
+    noticing.look_last(context, now)
 
 
 def _has_work(context: Context) -> bool:

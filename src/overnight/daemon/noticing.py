@@ -1,4 +1,4 @@
-"""What somebody does in the folders while the loop is at work: noticed, and told once by name. It harms no run.
+"""What somebody does in the folders, also between two loops: noticed, and told once by name. It harms no run.
 
 What Overnight itself moves, sets aside or removes is not told here: a file that was moved is found by its inode, and
 what was removed by a plan stands in the history by its name.
@@ -6,33 +6,50 @@ what was removed by a plan stands in the history by its name.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from overnight.daemon.cleanup import REMOVED
 from overnight.daemon.context import Context, Moment
 from overnight.database import events, overview
-from overnight.disk import sightings
+from overnight.disk import last_sight, sightings
+from overnight.disk.last_sight import Kept
 from overnight.disk.sealed import LOADABLE
 from overnight.domain.checkpoint import checkpoint_name, step_of
+from overnight.domain.errors import DiskError
 from overnight.domain.printable import shown
 from overnight.domain.sightings import (
     Change,
     Deed,
-    Folder,
     Looks,
+    Sight,
     changes_inside,
     changes_of_files,
     in_words,
     names_of,
+    recognised,
     verb_of,
 )
+from overnight.removal import PIN
 
 EVERY_S = 2.0
 COST_SHARE = 200
 """Between two looks stays so many times what one takes: many files must not blind the loop."""
+
+KEEP_EVERY_S = 10.0
+"""So often a look is written down for the next loop; at once where something was told."""
+
+MOST_EVENTS = 100_000
+"""Where more happened since the last look, nobody can tell what of it was ours."""
+
+OURS = (
+    "checkpoint.removed", "checkpoint.set_aside", "trash.removed", "backup.restored", "version.published",
+    "version.rolled_back", "version.deleted",
+)  # fmt: skip
+"""Kinds of events that name what we removed or replaced ourselves."""
 
 NOT_SEEN: Looks = (0, 0, 0, 0)
 """Of a checkpoint of which only the history tells: no file has these."""
@@ -44,18 +61,6 @@ HARMLESS = {
     "failed": "its job and the reason stay in the history",
     "rejected": "the reason stays in the history",
 }
-
-
-@dataclass(slots=True)
-class Sight:
-    """What was seen at the last look."""
-
-    people: dict[str, Folder]
-    checkpoints: dict[str, dict[str, Looks]]
-    versions: dict[str, Looks]
-    event: int  # id of the newest event then, or before something that is still unsure
-    unsure: dict[str, bool] = field(default_factory=dict)
-    """What is gone, and whether another checkpoint was left then: told when the next look still finds no word of it."""
 
 
 def notice_changes(context: Context, now: Moment) -> None:
@@ -71,21 +76,38 @@ def notice_changes(context: Context, now: Moment) -> None:
         context.memory["notice_at"] = now.boot + max(EVERY_S, COST_SHARE * cost_s)
 
 
+def look_last(context: Context, now: Moment) -> None:
+    """Look once more before the loop ends: the next one compares with that."""
+    if context.lost_at is None:
+        context.memory["sight_keep_at"] = 0.0
+        _look(context, now)
+
+
 def _look(context: Context, now: Moment) -> None:
-    before: Sight | None = context.memory.get("sight")
-    after = context.memory["sight"] = _sight(context)
-    if before is None:
+    after = _sight(context)
+    before: Sight | None = context.memory.get("sight") or _of_last_loop(context, after)
+    context.memory["sight"] = after
+    if before is not None:
+        _compare(context, before, after, now)
+    _keep(context, after, now)
+
+
+def _compare(context: Context, before: Sight, after: Sight, now: Moment) -> None:
+    happened = events.since(context.connection, before.event, limit=MOST_EVENTS)
+    if len(happened) == MOST_EVENTS:
         return
     for (folder, _), words in in_words(_shown(changes_of_files(before.people, after.people))).items():
         level = "warning" if folder.startswith("queue/") else "info"
         context.record(f"{words}: {HARMLESS[folder]}", kind="folder.changed", level=level, at=now.unix)
-    happened = events.since(context.connection, before.event, limit=100_000)
-    named = [str(one["message"]) for one in happened]
+    named = [str(one["message"]) for one in happened if one["kind"] in OURS]
+    named += context.memory.get(REMOVED, [])  # of a full disk the history knows nothing
     _add_unseen(before, happened)
     _tell_changed(context, before, after, named, now)
     _tell_gone(context, before, after, named, now)
     if after.unsure:
         after.event = before.event
+    else:
+        context.memory.pop(REMOVED, None)
 
 
 def _sight(context: Context) -> Sight:
@@ -94,6 +116,34 @@ def _sight(context: Context) -> Sight:
     return Sight(
         people=sightings.of_people(layout), checkpoints=sightings.of_checkpoints(layout),
         versions=sightings.of_versions(layout), event=newest,
+    )  # fmt: skip
+
+
+def _of_last_loop(context: Context, now_seen: Sight) -> Sight | None:
+    """Return the last look of the loop before this one, None where there is none that can be compared."""
+    kept = last_sight.read(context.layout)
+    if kept is None or events.time_of(context.connection, kept.sight.event) != kept.event_at:
+        return None  # or the database was made anew, or an older one was put back
+    return recognised(kept.sight, now_seen)
+
+
+def _keep(context: Context, sight: Sight, now: Moment) -> None:
+    """Write a look down for the next loop, where it differs from what is written."""
+    written: Sight | None = context.memory.get("sight_kept")
+    if written is not None and _is_same(written, sight):
+        return
+    has_told = overview.newest_event(context.connection) != sight.event
+    if now.boot < context.memory.get("sight_keep_at", 0.0) and not has_told:
+        return
+    context.memory["sight_keep_at"] = now.boot + KEEP_EVERY_S
+    with contextlib.suppress(OSError, DiskError):  # a full disk is told elsewhere; the older look stays
+        last_sight.keep(context.layout, Kept(sight, events.time_of(context.connection, sight.event)))
+        context.memory["sight_kept"] = sight
+
+
+def _is_same(one: Sight, other: Sight) -> bool:
+    return (one.people, one.checkpoints, one.versions, one.unsure) == (
+        other.people, other.checkpoints, other.versions, other.unsure
     )  # fmt: skip
 
 
@@ -106,6 +156,8 @@ def _add_unseen(before: Sight, happened: list[dict[str, Any]]) -> None:
         step = event["data"].get("step")
         if event["kind"] == "checkpoint.committed" and isinstance(step, int):
             unseen[checkpoint_name(step)] = {"": NOT_SEEN}
+        if event["kind"] == "checkpoint.lost":
+            unseen = {name: looks for name, looks in unseen.items() if name not in event["data"].get("checkpoints", [])}
     before.checkpoints = unseen | before.checkpoints
 
 
@@ -121,7 +173,8 @@ def _tell_changed(context: Context, before: Sight, after: Sight, named: list[str
         if there is None or files[""] == NOT_SEEN:
             continue
         if there[""] == files[""]:
-            done = in_words(changes_inside(f"current_model/{name}", files, there, matters=LOADABLE))
+            old = {inside: looks for inside, looks in files.items() if inside != PIN}  # it may be taken away again
+            done = in_words(changes_inside(f"current_model/{name}", old, there, matters=LOADABLE))
             told = [
                 f"{words}: it is read to the last byte before anything starts from it, and set aside if it is damaged"
                 for words in done.values()
@@ -138,14 +191,19 @@ def _tell_gone(context: Context, before: Sight, after: Sight, named: list[str], 
     """Tell of checkpoints and versions that are gone, once two looks have found no word of it in the history."""
     ours = sightings.set_aside(context.layout)
     is_any_left = any(name in after.checkpoints for name, files in before.checkpoints.items() if files[""] != NOT_SEEN)
+    kept_aside = sightings.names_kept_aside(context.layout)
     gone = {
         name: is_any_left
         for name, files in before.checkpoints.items()
-        if name not in after.checkpoints and not _is_ours(name, files[""], ours, named)
+        if name not in after.checkpoints
+        and not _is_ours(name, files[""], ours, named)
+        and not (files[""] == NOT_SEEN and name in kept_aside)
     }
-    gone |= {name: True for name in before.versions if name not in after.versions}
+    gone |= {
+        name: True for name, looks in before.versions.items() if name not in after.versions and looks[:2] not in ours
+    }
     sure = {name: was_left for name, was_left in before.unsure.items() if not any(name in message for message in named)}
-    after.unsure = gone
+    after.unsure = {name: was_left for name, was_left in gone.items() if name not in sure}
     lost = sorted(name for name in sure if step_of(name) is not None and name not in after.checkpoints)
     if lost:
         _tell_lost(context, lost, is_any_left=any(sure[name] for name in lost), after=after, now=now)

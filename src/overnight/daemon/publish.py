@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from overnight.daemon.context import Context, Moment, Standing
-from overnight.database import queue
+from overnight.database import overview
 from overnight.disk import attempts, files
 from overnight.disk.logs import Pump
 from overnight.domain.attempt import Phase
@@ -110,12 +110,21 @@ def _say_status(context: Context, now: Moment) -> None:
 
 
 def pump_log(context: Context, now: Moment) -> None:
-    """Copy what the trainer printed into logs/trainer.log."""
+    """Copy what the trainers printed into logs/trainer.log, one attempt after the other."""
     if context.pump is None:
         context.pump = Pump(context.layout.log("trainer"), context.layout.state / "trainer_log.json")
     pump = context.pump
     latest = context.memory.get("pumped") or pump.attempt
     more = pump.pump(context.layout.attempt(latest) / "trainer.log", latest) if latest else False
     if not more:
-        found = queue.open_attempts(context.connection)
-        context.memory["pumped"] = found[-1].id if found else latest
+        context.memory["pumped"] = overview.attempt_after(context.connection, latest) or latest
+
+
+def is_pumped(context: Context, attempt: str) -> bool:
+    """Return whether all that an ended attempt printed stands in logs/trainer.log, as far as it will."""
+    pump = context.pump
+    if pump is None:
+        return False
+    if pump.attempt == attempt:
+        return pump.is_drained(context.layout.attempt(attempt) / "trainer.log")
+    return not overview.is_later(context.connection, attempt, than=pump.attempt)

@@ -21,6 +21,7 @@ def recover(context: Context, now: Moment) -> None:
     if removed:
         context.log.info("removed what was left half done: %s", ", ".join(removed[:20]))
     _requeue_orphaned_jobs(context, now)
+    cleanup.finish_removals(context, now)
 
 
 def _requeue_orphaned_jobs(context: Context, now: Moment) -> None:

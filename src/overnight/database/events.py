@@ -29,6 +29,12 @@ def newest(connection: sqlite3.Connection, *, limit: int = 50) -> list[dict[str,
     return [_to_event(row) for row in reversed(rows)]
 
 
+def time_of(connection: sqlite3.Connection, event: int) -> float | None:
+    """Return when an event happened (unix seconds), None where there is none of that id."""
+    row = connection.execute("SELECT at FROM events WHERE id = ?", (event,)).fetchone()
+    return float(row["at"]) if row is not None else None
+
+
 def newest_of(connection: sqlite3.Connection, kind: str) -> dict[str, Any] | None:
     """Return the last event of a kind, or None."""
     row = connection.execute("SELECT * FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,)).fetchone()

@@ -43,6 +43,29 @@ def last_attempt(connection: sqlite3.Connection) -> Attempt | None:
     return find_attempt(connection, row["id"]) if row is not None else None
 
 
+def attempt_after(connection: sqlite3.Connection, attempt: str) -> str | None:
+    """Return the attempt that was opened next after another one, None where there is none.
+
+    After an unknown one it is the one that has not ended.
+    """
+    row = connection.execute("SELECT rowid FROM attempts WHERE id = ?", (attempt,)).fetchone()
+    if row is None:
+        found = open_attempts(connection)
+        return found[-1].id if found else None
+    row = connection.execute(
+        "SELECT id FROM attempts WHERE rowid > ? ORDER BY rowid LIMIT 1", (row["rowid"],)
+    ).fetchone()
+    return str(row["id"]) if row is not None else None
+
+
+def is_later(connection: sqlite3.Connection, attempt: str, *, than: str) -> bool:
+    """Return whether an attempt was opened after another one."""
+    row = connection.execute(
+        "SELECT (SELECT rowid FROM attempts WHERE id = ?) > (SELECT rowid FROM attempts WHERE id = ?)", (attempt, than)
+    ).fetchone()
+    return bool(row[0])
+
+
 def newest_event(connection: sqlite3.Connection) -> int:
     """Return the id of the newest event, 0 where there is none."""
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0])

@@ -152,8 +152,12 @@ def read_heartbeat(folder: Path) -> Heartbeat | None:
 
 
 def write_report(folder: Path, report: Report | MergeReport) -> None:
-    """Write the trainer's last word durably."""
-    files.write_json_durably(folder / "report.json", dataclasses.asdict(report))
+    """Write the trainer's last word durably; what it died of may quote an address with a password, or a token."""
+    from overnight.domain.secrets import strike_values  # only here: who reads reports does not pay for it
+
+    value = dataclasses.asdict(report)
+    told = {name: strike_values(value[name]) for name in ("message", "traceback", "notes", "problem") if name in value}
+    files.write_json_durably(folder / "report.json", value | told)
 
 
 def read_report(folder: Path) -> Report | None:

@@ -11,18 +11,20 @@ Control characters are escaped and secrets struck out: people open these files, 
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 from overnight.disk import files
 from overnight.domain.printable import shown
-from overnight.domain.secrets import without_secrets
+from overnight.domain.secrets import strike_values, without_secrets
 
 VERDICT = "verdict.json"
 LOG = "trainer.log"
 LOG_TAIL_BYTES = 64 << 10
 COPY_LIMIT_BYTES = 256 << 10
+CUT = b"[the beginning was cut off]\n"
 COPIED = ("heartbeat.json", "report.json", "hang.json", "process.json", "stacks.txt")
 SCHEMA = 1
 
@@ -39,8 +41,8 @@ def keep(crashes: Path, attempt_folder: Path, identity: str, verdict: dict[str, 
     for name in COPIED:
         data = read_tail(attempt_folder / name, COPY_LIMIT_BYTES)
         if data:
-            files.write_durably(target / name, _safe(data))
-    files.write_durably(target / VERDICT, without_secrets(files.json_bytes(verdict).decode()).encode())
+            files.write_durably(target / name, _safe(_struck(data) if name.endswith(".json") else data))
+    files.write_durably(target / VERDICT, without_secrets(_struck(files.json_bytes(verdict)).decode()).encode())
     return True
 
 
@@ -53,13 +55,26 @@ def read_tail(path: Path, limit: int) -> bytes:
             data = file.read(limit)
     except (OSError, ValueError):
         return b""
-    return data if size <= limit else b"[the beginning was cut off]\n" + data.partition(b"\n")[2]
+    return data if size <= limit else CUT + from_next_line(data)
+
+
+def from_next_line(data: bytes) -> bytes:
+    """Return what follows the first end of line; all of it where there is none, as of a progress bar."""
+    return data.partition(b"\n")[2] or data
 
 
 def safe_text(data: bytes) -> str:
     """Return what a trainer printed, fit for people: control characters escaped, secrets struck out."""
     text = data.decode("utf-8", "backslashreplace").replace("\r\n", "\n").replace("\r", "\n")
     return without_secrets(shown(text, keep="\n\t"))
+
+
+def _struck(data: bytes) -> bytes:
+    """Return JSON without the secrets in its texts; what is cut, or no JSON, as it is."""
+    try:
+        return files.json_bytes(strike_values(json.loads(data)))
+    except (ValueError, RecursionError):
+        return data
 
 
 def _safe(data: bytes) -> bytes:

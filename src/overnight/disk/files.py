@@ -89,11 +89,11 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         raise disk_error(error, path) from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace ``path`` by ``data`` without fsync: never torn for a reader, may be the older one after a power cut."""
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{token()}.tmp")
     try:
-        _write_new(temporary, data, mode=0o644, sync=False)
+        _write_new(temporary, data, mode=mode, sync=False)
         _replace(temporary, path)
     except OSError as error:
         _remove_quietly(temporary)

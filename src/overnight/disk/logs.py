@@ -15,6 +15,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from overnight.disk import files
+from overnight.disk.crashes import CUT, from_next_line
 from overnight.domain.printable import shown
 from overnight.domain.secrets import without_secrets
 
@@ -27,6 +28,8 @@ SOURCE_BYTES = 32 << 20
 """A trainer's own log is emptied beyond this, once it is pumped."""
 
 LINE_BYTES = 16 << 10
+WRITABLE = 0o222
+FINISHED = 0o444
 SCHEMA = 1
 
 
@@ -103,19 +106,23 @@ class Pump:
         self._handler = Handler(target)
         self._handler.setFormatter(logging.Formatter("%(message)s"))
         self._rest = b""
-        self.attempt, self._offset = self._remembered()
+        self.attempt, self._offset, self._inode = self._remembered()
 
     def pump(self, source: Path, attempt: str) -> bool:
         """Copy what is new in an attempt's log; return whether anything was."""
         if attempt != self.attempt:
             self._flush()
-            self.attempt, self._offset = attempt, 0
+            self.attempt, self._offset, self._inode = attempt, 0, None
             self._emit(f"--- attempt {attempt}")
         try:
             with files.open_regular(source, follow_links=False) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size < self._offset:
+                facts = os.fstat(file.fileno())
+                size = facts.st_size
+                if self._inode not in (None, facts.st_ino):
+                    self._offset = size  # it was finished: what stood in it had been copied
+                elif size < self._offset:
                     self._offset = 0  # it was emptied
+                self._inode = facts.st_ino
                 file.seek(self._offset)
                 data = file.read(PUMP_BYTES)
         except OSError:
@@ -129,6 +136,14 @@ class Pump:
         if self._offset >= SOURCE_BYTES and self._offset == size:
             os.truncate(source, 0)
         return bool(data)
+
+    def is_drained(self, source: Path) -> bool:
+        """Return whether all of the log that is copied now was copied."""
+        try:
+            facts = os.lstat(source)
+        except OSError:
+            return True
+        return facts.st_size == self._offset or self._inode not in (None, facts.st_ino)
 
     def close(self) -> None:
         """Close the target; what was not yet pumped is found again."""
@@ -150,28 +165,35 @@ class Pump:
         text = without_secrets(shown(line[:LINE_BYTES], keep="\t"))
         self._handler.handle(logging.LogRecord("trainer", logging.INFO, "", 0, text, None, None))
 
-    def _remembered(self) -> tuple[str, int]:
+    def _remembered(self) -> tuple[str, int, int | None]:
         try:
             value = files.read_json(self._memory)
-            return str(value["attempt"]), int(value["offset"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return "", 0
+            inode = value.get("inode")
+            return str(value["attempt"]), int(value["offset"]), int(inode) if inode is not None else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return "", 0, None
 
     def _remember(self) -> None:
-        files.write_json_atomically(
-            self._memory, {"schema": SCHEMA, "attempt": self.attempt, "offset": self._offset - len(self._rest)}
-        )
+        offset = self._offset - len(self._rest)
+        value = {"schema": SCHEMA, "attempt": self.attempt, "offset": offset, "inode": self._inode}
+        files.write_json_atomically(self._memory, value)
 
 
-def keep_tail(path: Path, limit_bytes: int) -> None:
-    """Cut a finished log to its last bytes; no error where it is not there."""
+def finish(path: Path, limit_bytes: int) -> None:
+    """Cut the log of an ended attempt to its last bytes and strike the secrets out of it, once.
+
+    That it may not be written any more is the sign that it was done. No error where it is not there.
+    """
     try:
         with files.open_regular(path, follow_links=False) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= limit_bytes:
+            facts = os.fstat(file.fileno())
+            if not facts.st_mode & WRITABLE:
                 return
-            file.seek(size - limit_bytes)
-            tail = file.read(limit_bytes)
+            file.seek(max(0, facts.st_size - limit_bytes))
+            data = file.read(limit_bytes)
     except OSError:  # it is not there, or no file of ours any more
         return
-    files.write_atomically(path, b"[the beginning was cut off]\n" + tail.partition(b"\n")[2])
+    if facts.st_size > limit_bytes:
+        data = CUT + from_next_line(data)
+    text = without_secrets(data.decode("utf-8", "surrogateescape"))
+    files.write_atomically(path, text.encode("utf-8", "surrogateescape"), mode=FINISHED)

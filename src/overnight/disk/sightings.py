@@ -45,10 +45,18 @@ def of_versions(layout: Layout) -> dict[str, Looks]:
 def set_aside(layout: Layout) -> set[tuple[int, int]]:
     """Return device and inode of what we moved out of the way ourselves, or are just removing."""
     places = [layout.trash / name for name in _names(layout.trash)]
-    places += [layout.model / name for name in _names(layout.model, hidden=True)]
-    for folder in _names(layout.history):  # what made way for another version
-        places += [layout.history / folder / name for name in _names(layout.history / folder)]
+    for folder in (layout.model, layout.versions):
+        places += [folder / name for name in _names(folder, hidden=True)]
+    # what made way for another version, belongs to a job that is kept aside, or went into the trash with one of those
+    for resting in [*_inside(layout.history), *_inside(layout.candidates), *_inside(layout.trash)]:
+        places += [path for path in _inside(resting) if step_of(path.name) is not None]
     return {looks[:2] for place in places if (looks := _looks(place)) is not None}
+
+
+def names_kept_aside(layout: Layout) -> set[str]:
+    """Return the names of the checkpoints that belong to jobs which are kept aside, or lie in the trash."""
+    in_trash = {name.partition(".")[0] for name in _names(layout.trash)}
+    return in_trash | {name for folder in _inside(layout.candidates) for name in _names(folder)}
 
 
 def in_the_way(layout: Layout) -> list[str]:
@@ -77,6 +85,10 @@ def _files(folder: Path) -> dict[str, Looks] | None:
             return found
     except OSError:
         return None  # it is not there, or something of it went away while we looked: the next look tells
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [folder / name for name in _names(folder)]
 
 
 def _looks(path: Path) -> Looks | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 STRUCK = "[removed]"
 
@@ -12,11 +13,11 @@ _TOKENS = re.compile(
     r"|\bsk-[A-Za-z0-9_-]{16,}"
     r"|\bxox[abprs]-[A-Za-z0-9-]{10,}"
     r"|\bAKIA[0-9A-Z]{16}\b"
-    r"|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*"  # JSON web tokens
+    r"|\beyJ[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]*"  # JSON web tokens
 )
 _NAMED = re.compile(
-    r"""(?ix) \b ( \w* (?: (?:auth|access|api|hub|hf|refresh|bearer|session|secret|private)[_-]?(?:token|key)
-                         | wandb[_-]?key | passwd | password | secret | credential s? ) \w* )
+    r"""(?ix) \b ( \w{0,64} (?: (?:auth|access|api|hub|hf|refresh|bearer|session|secret|private)[_-]?(?:token|key)
+                         | wandb[_-]?key | passwd | password | secret | credential s? ) \w{0,64} )
         ( ["']? \s* (?: [=:] | \bis\b | \bset\ to\b ) \s* ["']? ) ( [^\s"',;{}\[\])]{6,} )"""
 )
 _BEARER = re.compile(r"(?i)\b((?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}")
@@ -31,3 +32,17 @@ def without_secrets(text: str) -> str:
     text = _ADDRESS.sub(rf"\1{STRUCK}@", text)
     text = _WANDB.sub(rf"\1{STRUCK}", text)
     return _NAMED.sub(lambda found: f"{found[1]}{found[2]}{STRUCK}", text)
+
+
+def strike_values(value: Any) -> Any:
+    """Return a JSON value with the secrets in all its texts struck out.
+
+    As JSON a text is harder to read: before "hf_..." may stand the "n" of an escaped end of line.
+    """
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, list):
+        return [strike_values(item) for item in value]
+    if isinstance(value, dict):
+        return {name: strike_values(item) for name, item in value.items()}
+    return value

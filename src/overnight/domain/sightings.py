@@ -7,7 +7,7 @@ ever deletes and that is gone was taken away by somebody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 Looks = tuple[int, int, int, int]
@@ -16,6 +16,18 @@ Looks = tuple[int, int, int, int]
 Folder = Mapping[str, Looks]
 MOST_NAMES = 3
 """So many names are told one by one."""
+
+
+@dataclass(slots=True)
+class Sight:
+    """What was seen at one look."""
+
+    people: dict[str, Folder]  # the files in the folders that people look into, by folder
+    checkpoints: dict[str, dict[str, Looks]]  # the files of each one; under "" stands the folder itself
+    versions: dict[str, Looks]
+    event: int  # id of the newest event then, or before something that is still unsure
+    unsure: dict[str, bool] = field(default_factory=dict)
+    """What is gone, and whether another checkpoint was left then: told when the next look still finds no word of it."""
 
 
 class Deed(StrEnum):
@@ -36,12 +48,38 @@ class Change:
     name: str
 
 
+def recognised(before: Sight, after: Sight) -> Sight:
+    """Return an older look with the numbers that files bear now.
+
+    Who moves a folder to another disk gives its files other numbers: what bears the same name, size and time is known.
+    """
+    people = {folder: _renumbered(names, after.people.get(folder, {})) for folder, names in before.people.items()}
+    checkpoints = {
+        name: after.checkpoints[name] if _is_alike(files, after.checkpoints.get(name, {})) else files
+        for name, files in before.checkpoints.items()
+    }
+    return replace(before, people=people, checkpoints=checkpoints)
+
+
+def _renumbered(before: Folder, after: Folder) -> Folder:
+    return {name: after[name] if looks[2:] == after.get(name, ())[2:] else looks for name, looks in before.items()}
+
+
+def _is_alike(before: Folder, after: Folder) -> bool:
+    return len(before) == len(after) and all(looks[2:] == after.get(name, ())[2:] for name, looks in before.items())
+
+
 def changes_of_files(before: Mapping[str, Folder], after: Mapping[str, Folder]) -> list[Change]:
     """Return what was done to the files of several folders, between which they may be moved at any time.
 
-    A folder that is in one of the looks only was not watched: nothing is said of it.
+    A folder that is in one of the looks only was not watched: nothing is said of it. What is moved to another disk is
+    a new file there, of the same name and size.
     """
     there = {looks[:2]: (name, looks) for folder in after.values() for name, looks in folder.items()}
+    sizes = {
+        (name.partition(".")[0], looks[2], looks[0]) for folder in after.values() for name, looks in folder.items()
+    }
+    disks = {disk for _, _, disk in sizes}
     found: list[Change] = []
     for folder, names in before.items():
         if folder not in after:
@@ -52,8 +90,12 @@ def changes_of_files(before: Mapping[str, Folder], after: Mapping[str, Folder]) 
                 continue
             if now is not None and _is_of_one_name(place, name):
                 deed = Deed.EDITED
+            elif name in after[folder]:
+                deed = Deed.REPLACED
+            elif any((name.partition(".")[0], looks[2], disk) in sizes for disk in disks - {looks[0]}):
+                continue
             else:
-                deed = Deed.REPLACED if name in after[folder] else Deed.REMOVED
+                deed = Deed.REMOVED
             found.append(Change(folder=folder, deed=deed, name=name))
     return found
 

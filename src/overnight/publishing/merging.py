@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from overnight.disk import attempts, files
+from overnight.disk import attempts, crashes, files
 from overnight.disk.attempts import Notice, Wish
 from overnight.disk.layout import Layout
 from overnight.domain.attempt import FailureKind, Heartbeat, Outcome
@@ -126,10 +126,8 @@ def _failed(report: MergeReport) -> OvernightError:
 
 def _died(layout: Layout, exited: Exited) -> OvernightError:
     how = f"signal {exited.signal}" if exited.signal is not None else f"exit code {exited.exit_code}"
-    try:
-        tail = (layout.consolidation / "trainer.log").read_text(errors="replace").strip().splitlines()[-1:]
-    except OSError:
-        tail = []
+    log = crashes.read_tail(layout.consolidation / crashes.LOG, crashes.LOG_TAIL_BYTES)
+    tail = crashes.safe_text(log).strip().splitlines()[-1:]
     return FailedError(
         "The merge died without a word; nothing was changed",
         found="; ".join([how, *tail]),

@@ -26,7 +26,8 @@ def look_at_database(patient: Patient) -> Check:
     except OvernightError as error:
         return failed("database", f"{error.what}: {error.found}", fix=error.fix or "restore it from a backup")
     if trouble is not None:
-        return failed("database", f"it is damaged: {trouble}", fix="overnight down, then restore .overnight/state.db")
+        fix = "overnight down, then overnight up: it is made anew from what lies in the workspace, where that is exact"
+        return failed("database", f"it is damaged: {trouble}", fix=fix)
     return passed("database", "read from end to end")
 
 
