@@ -192,23 +192,31 @@ def _tidy_attempts(context: Context) -> None:
     waiting: list[str] | None = context.memory.get("untidied")
     if waiting is None:
         waiting = context.memory["untidied"] = os.listdir(context.layout.attempts)
-    if not waiting:
-        return
-    busy = {attempt.id for attempt in queue.open_attempts(context.connection)}
-    busy |= {attempt.id for attempt in queue.unsettled_attempts(context.connection)}
     deadline = time.monotonic() + BUDGET_S
+    unfinished: list[str] = context.memory.setdefault("unfinished", [])
+    if waiting:
+        busy = {attempt.id for attempt in queue.open_attempts(context.connection)}
+        busy |= {attempt.id for attempt in queue.unsettled_attempts(context.connection)}
+        while waiting and time.monotonic() < deadline:
+            name = waiting.pop()
+            if name not in busy:  # those come again when they have ended
+                _tidy_attempt(context.layout, context.layout.attempt(name))
+                unfinished.append(name)
+    _finish_logs(context, unfinished, deadline)
+
+
+def _finish_logs(context: Context, unfinished: list[str], deadline: float) -> None:
+    """Finish the logs that are copied: those that are not come again in the next tick."""
+    if context.pump is None:
+        return
     not_yet: list[str] = []
-    while waiting and time.monotonic() < deadline:
-        name = waiting.pop()
-        if name in busy:
-            continue  # those come again when they have ended
-        folder = context.layout.attempt(name)
-        _tidy_attempt(context.layout, folder)
+    while unfinished and time.monotonic() < deadline:
+        name = unfinished.pop()
         if publish.is_pumped(context, name):
-            logs.finish(folder / "trainer.log", LOG_TAIL_BYTES)
+            logs.finish(context.layout.attempt(name) / "trainer.log", LOG_TAIL_BYTES)
         else:
             not_yet.append(name)
-    waiting.extend(not_yet)
+    unfinished.extend(not_yet)
 
 
 def mark_untidied(context: Context, attempt: str) -> None:

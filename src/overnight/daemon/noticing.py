@@ -42,7 +42,7 @@ COST_SHARE = 200
 KEEP_EVERY_S = 10.0
 """So often a look is written down for the next loop; at once where something was told."""
 
-MOST_EVENTS = 100_000
+MOST_EVENTS = 10_000
 """Where more happened since the last look, nobody can tell what of it was ours."""
 
 OURS = (
@@ -93,7 +93,8 @@ def _look(context: Context, now: Moment) -> None:
 
 
 def _compare(context: Context, before: Sight, after: Sight, now: Moment) -> None:
-    happened = events.since(context.connection, before.event, limit=MOST_EVENTS)
+    kinds = (*OURS, "checkpoint.committed", "checkpoint.lost")
+    happened = events.of_kinds_after(context.connection, kinds, before.event, limit=MOST_EVENTS)
     if len(happened) == MOST_EVENTS:
         return
     for (folder, _), words in in_words(_shown(changes_of_files(before.people, after.people))).items():

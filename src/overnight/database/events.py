@@ -47,6 +47,17 @@ def of_kind_after(connection: sqlite3.Connection, kind: str, event: int) -> list
     return [_to_event(row) for row in rows]
 
 
+def of_kinds_after(
+    connection: sqlite3.Connection, kinds: tuple[str, ...], event: int, *, limit: int
+) -> list[dict[str, Any]]:
+    """Return events of some kinds after an id, oldest first."""
+    rows = connection.execute(
+        f"SELECT * FROM events WHERE id > ? AND kind IN ({','.join('?' * len(kinds))}) ORDER BY id LIMIT ?",
+        (event, *kinds, limit),
+    )
+    return [_to_event(row) for row in rows]
+
+
 def _to_event(row: sqlite3.Row) -> dict[str, Any]:
     event = dict(row)
     event["data"] = json.loads(event["data"])
