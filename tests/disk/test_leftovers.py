@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from overnight.disk.leftovers import is_orphaned_temporary
+from overnight.disk.leftovers import is_orphaned_temporary, is_temporary_of_others
 
 
 def dead_pid() -> int:
@@ -19,6 +19,19 @@ def dead_pid() -> int:
 
 def test_an_unfinished_write_of_a_dead_process_is_left_over() -> None:
     assert is_orphaned_temporary(Path(f".status.json.{dead_pid()}.0123abcd.tmp"))
+
+
+def test_an_unfinished_write_of_a_process_that_nobody_waited_for_is_left_over() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert is_orphaned_temporary(Path(f".status.json.{child.pid}.0123abcd.tmp"))
+    child.wait()
+
+
+def test_where_only_we_write_every_other_unfinished_write_is_left_over() -> None:
+    assert is_temporary_of_others(Path(".heartbeat.json.1.0123abcd.tmp"))  # that number is another process's now
+    assert not is_temporary_of_others(Path(f".heartbeat.json.{os.getpid()}.0123abcd.tmp"))
+    assert not is_temporary_of_others(Path("heartbeat.json"))
 
 
 def test_the_write_of_a_living_process_is_not() -> None:

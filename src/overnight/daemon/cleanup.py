@@ -19,7 +19,7 @@ from overnight.daemon.locks import holder
 from overnight.database import overview, queue
 from overnight.disk import crashes, files, logs, trash
 from overnight.disk.layout import Layout
-from overnight.disk.leftovers import is_orphaned_temporary
+from overnight.disk.leftovers import is_orphaned_temporary, is_temporary_of_others
 from overnight.domain import crash
 from overnight.domain.crash import Kept
 from overnight.domain.retention import Item
@@ -231,7 +231,7 @@ def _tidy_attempt(layout: Layout, folder: Path) -> None:
     if (folder / "output").exists():
         files.remove_tree(folder / "output", inside=layout.attempts)
     for path in _entries(folder):
-        is_ours = path.name in ("notice.json", "watched") or is_orphaned_temporary(path)
+        is_ours = path.name in ("notice.json", "watched") or is_temporary_of_others(path)
         if is_ours and (path.is_symlink() or not path.is_dir()):  # a folder in its place is somebody else's
             files.remove_file(path)
 

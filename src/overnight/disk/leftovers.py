@@ -16,9 +16,23 @@ def is_orphaned_temporary(path: Path) -> bool:
     return found is not None and not _is_there(int(found["pid"]))
 
 
+def is_temporary_of_others(path: Path) -> bool:
+    """Return whether a file is an unfinished write that is not this process's own.
+
+    For folders in which nobody else writes any more: the writer's pid may long be that of another process.
+    """
+    found = TEMPORARY.fullmatch(path.name)
+    return found is not None and int(found["pid"]) != os.getpid()
+
+
 def _is_there(pid: int) -> bool:
+    """Return whether a process of that number may still write: one that ended and was not waited for does not."""
     if os.path.isdir("/proc/self"):
-        return os.path.exists(f"/proc/{pid}")
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+        except (OSError, IndexError):
+            return False
     import psutil  # systems without /proc
 
     return bool(psutil.pid_exists(pid))
