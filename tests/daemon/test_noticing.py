@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from checkpoint_rig import commit_steps
 from overnight import removal
 from overnight.control import cleaning
 from overnight.daemon import noticing, recover
@@ -258,16 +259,19 @@ def test_what_lies_in_the_place_of_a_file_of_ours_makes_way_and_is_told_once(rig
 # between two loops
 
 
-def ended(rig: Rig, **settings: Any) -> None:
-    """Let a loop train two files and end, as ``overnight down`` ends it."""
-    rig.simulate(step_s=0)
-    rig.make(checkpoint__every_steps=2, **settings)
-    context = rig.context()
+def ended(rig: Rig, *steps: int, **settings: Any) -> None:
+    """Let a loop look at two files and some checkpoints, and end as ``overnight down`` ends it."""
+    rig.make(**settings)
     for number in range(2):
-        rig.drop(f"file{number}.jsonl", rows=16)
-    rig.tick_until(context, lambda: len(rig.jobs()) == 2 and rig.is_done(), timeout=LONG)
-    rig.tick_until(context, lambda: len(list(rig.layout.done.iterdir())) == 2, timeout=LONG)
-    looks(rig, context)
+        (rig.layout.done / f"file{number}.jsonl").write_text("trained")
+    commit_steps(rig.layout, *steps)
+    context = rig.context()
+    context.record("the daemon has started", kind="daemon.start", at=time.time())
+    down(rig, context)
+
+
+def down(rig: Rig, context: Context) -> None:
+    looks(rig, context, 2)
     rig.wish("down")
     rig.tick_until(context, lambda: context.is_over, timeout=LONG)
     assert told(rig) == []
@@ -282,7 +286,14 @@ def next_loop(rig: Rig, count: int = 3) -> list[str]:
 
 
 def test_what_is_done_while_no_loop_works_is_told_by_the_next_one_and_only_once(rig: Rig) -> None:
-    ended(rig)
+    rig.simulate(step_s=0)
+    rig.make(checkpoint__every_steps=2)
+    context = rig.context()
+    for number in range(2):
+        rig.drop(f"file{number}.jsonl", rows=16)
+    rig.tick_until(context, lambda: len(rig.jobs()) == 2 and rig.is_done(), timeout=LONG)
+    rig.tick_until(context, lambda: len(list(rig.layout.done.iterdir())) == 2, timeout=LONG)
+    down(rig, context)
     (rig.layout.versions / "v001").mkdir()
     assert next_loop(rig) == []
     (rig.layout.done / "file0.jsonl").unlink()
@@ -302,7 +313,7 @@ def test_what_is_done_while_no_loop_works_is_told_by_the_next_one_and_only_once(
 
 
 def test_all_checkpoints_removed_while_no_loop_works_are_told_as_critical(rig: Rig) -> None:
-    ended(rig, checkpoint__keep=1)
+    ended(rig, 8)
     shutil.rmtree(rig.layout.checkpoint(8))
     assert next_loop(rig) == [
         "CRITICAL: current_model/checkpoint-8 was removed by somebody, and no other checkpoint was there: nothing is"
@@ -311,7 +322,7 @@ def test_all_checkpoints_removed_while_no_loop_works_are_told_as_critical(rig: R
 
 
 def test_what_our_own_commands_do_while_no_loop_works_is_no_alarm(rig: Rig) -> None:
-    ended(rig)
+    ended(rig, 2, 4, 6, 8)
     connection = rig.connect()
     agreed = cleaning.plan(rig.layout, connection, keep=1, now=time.time())
     assert agreed.removed
@@ -327,7 +338,7 @@ def test_a_loop_killed_while_it_removes_a_checkpoint_raises_no_alarm_in_the_next
     class Killed(BaseException):
         """Nothing of the loop runs any more."""
 
-    ended(rig)
+    ended(rig, 2, 4, 6, 8)
     next_loop(rig)
     rig.set(checkpoint__keep=1)
     really = files.remove_tree
@@ -358,7 +369,7 @@ def test_a_job_that_the_gate_keeps_aside_is_no_loss(rig: Rig) -> None:
 
 @pytest.mark.parametrize("how", ["copied", "another database", "damaged", "gone"])
 def test_where_the_last_look_cannot_be_compared_the_first_one_is_silent(rig: Rig, how: str) -> None:
-    ended(rig)
+    ended(rig, 2, 4, 6, 8)
     kept = rig.layout.state / "sight.json"
     assert kept.stat().st_size < 10_000
     if how == "copied":
@@ -379,7 +390,7 @@ def test_where_the_last_look_cannot_be_compared_the_first_one_is_silent(rig: Rig
 
 
 def test_a_folder_that_was_moved_to_another_disk_meanwhile_is_no_alarm(rig: Rig) -> None:
-    ended(rig)
+    ended(rig, 2, 4, 6, 8)
     for folder in (rig.layout.done, rig.layout.model):
         folder.rename(folder.with_name("old"))
         shutil.copytree(folder.with_name("old"), folder)
@@ -388,7 +399,7 @@ def test_a_folder_that_was_moved_to_another_disk_meanwhile_is_no_alarm(rig: Rig)
 
 
 def test_a_pin_that_is_taken_away_is_no_alarm(rig: Rig) -> None:
-    ended(rig)
+    ended(rig, 2, 4, 6, 8)
     (rig.layout.checkpoint(8) / "pinned").touch()
     assert next_loop(rig) == []
     (rig.layout.checkpoint(8) / "pinned").unlink()
