@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from overnight.disk import checkpoints
+from overnight.disk import checkpoints, sealed
 from overnight.disk.manifest import digest_of
 from overnight.domain.checkpoint import Manifest, Verdict, checkpoint_name
 from overnight.domain.errors import DiskError
@@ -308,6 +310,31 @@ def test_killed_at_each_sync_and_rename_of_a_commit_the_older_one_stays_and_the_
         else:
             pytest.fail(f"the commit never ended for {call}")
     assert seen == {5, 9}
+
+
+@contextlib.contextmanager
+def no_handle_left() -> Iterator[None]:
+    """Let this process open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_one = os.dup(0)
+    os.close(next_one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_out_of_handles_no_checkpoint_is_called_damaged_and_no_empty_one_is_committed(tmp_path: Path) -> None:
+    """Else the newest one, whole, would be set aside: the work of a job that is done would be gone from the model."""
+    folder = committed(tmp_path, 5)
+    staging = staged(tmp_path)
+    for look in (checkpoints.verify, checkpoints.judge_by_looks):
+        with no_handle_left(), pytest.raises(OSError, match="Too many open files"):
+            look(folder)
+    with no_handle_left(), pytest.raises(OSError, match="Too many open files"):
+        list(sealed.regular_files(staging))
+    assert checkpoints.verify(folder).verdict is Verdict.VERIFIED
 
 
 def test_a_manifest_survives_being_written_and_read(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from overnight.disk.manifest import write_manifest
 from overnight.domain.checkpoint import CheckpointReport, Manifest, Verdict, step_of
 
 TRAINER_STATE = "trainer_state.json"
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What this process lacks says nothing of the checkpoint: whoever asks fails, and asks again."""
+
 NO_STEP = -1
 """The step of a report on something that is no checkpoint."""
 
@@ -130,6 +133,8 @@ def _judge(folder: Path, *, verify_content: bool) -> CheckpointReport:
     except FileNotFoundError as error:  # it went away, or a part of it did, while we looked
         return _report(folder, Verdict.INCOMPLETE, f"{_shown(error.filename, folder)} is missing")
     except OSError as error:
+        if error.errno in SCARCE:
+            raise
         what = _shown(error.filename, folder)
         return _report(folder, Verdict.CORRUPT, f"{what} cannot be read: {error.strerror or error}")
 
@@ -203,9 +208,10 @@ def _folder_bytes(folder: Path) -> int:
     total = 0
     if folder.is_symlink():
         return total
-    for name in sealed.regular_files(folder, with_manifest=True):
-        with contextlib.suppress(OSError):  # gone while we looked
-            total += os.lstat(folder / name).st_size
+    with contextlib.suppress(OSError):  # gone while we looked
+        for name in sealed.regular_files(folder, with_manifest=True):
+            with contextlib.suppress(OSError):
+                total += os.lstat(folder / name).st_size
     return total
 
 

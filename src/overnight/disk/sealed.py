@@ -17,13 +17,22 @@ LOADABLE = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".json", ".j
 
 def regular_files(folder: Path, *, with_manifest: bool = False) -> Iterator[str]:
     """Yield the files below a folder as relative POSIX paths; links and special files are passed over."""
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_not_silently):
         folders.sort()
         for name in sorted(names):
             path = Path(parent, name)
             relative = path.relative_to(folder).as_posix()
             if (relative != MANIFEST or with_manifest) and stat.S_ISREG(os.lstat(path).st_mode):
                 yield relative
+
+
+def _not_silently(error: OSError) -> None:
+    """Raise what keeps a folder from being listed: one that only seems empty would be committed, or found whole, empty.
+
+    What this user may not look into is nothing of ours.
+    """
+    if not isinstance(error, PermissionError):
+        raise error
 
 
 def record(path: Path) -> FileRecord:
@@ -35,7 +44,7 @@ def record(path: Path) -> FileRecord:
 
 def sync_folders(folder: Path) -> None:
     """Make every name below a folder survive a power cut."""
-    for parent, _, _ in os.walk(folder, topdown=False):
+    for parent, _, _ in os.walk(folder, topdown=False, onerror=_not_silently):
         files.sync_directory(Path(parent))
 
 
@@ -90,7 +99,7 @@ def _problem(path: Path, one: FileRecord, *, verify_content: bool) -> tuple[Verd
 
 def _intruder(folder: Path, records: Mapping[str, FileRecord]) -> str | None:
     """Return something in the folder that was not recorded and that a library would load by its name."""
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_not_silently):
         for name in sorted([*names, *(one for one in folders if Path(parent, one).is_symlink())]):
             relative = Path(parent, name).relative_to(folder).as_posix()
             if name.endswith(LOADABLE) and relative != MANIFEST and relative not in records:
