@@ -241,6 +241,24 @@ def test_while_a_trainer_works_it_is_asked_to_leave_and_nothing_is_changed(rig: 
     assert json.loads((rig.layout.attempt("000003-01") / "notice.json").read_text())["wish"] == "save_and_leave"
 
 
+def test_killed_after_its_first_move_the_database_is_still_taken_for_lost(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the file alone nobody sees that what stood in its log is gone: it is an older state of the work."""
+    Path(f"{rig.layout.database}-wal").mkdir()
+    really = files.rename
+
+    def kill(source: Path, target: Path) -> None:
+        really(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "rename", kill)
+        with pytest.raises(KeyboardInterrupt):
+            rebuilding.mend(rig.layout, now=1.0)
+    assert rebuilding.mend(rig.layout, now=1.0) is not None
+
+
 @pytest.mark.crash
 def test_killed_at_any_rename_it_is_simply_done_again(rig: Rig, expected: dict[str, Any]) -> None:
     if shutil.which("strace") is None:

@@ -60,7 +60,7 @@ def _mend(layout: Layout, why: str, *, now: float) -> Mended:
     kept: list[str] = []
     mark = f".damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{files.token()}"
     try:
-        for ending in ENDINGS[::-1]:  # the file itself last: until then it is found damaged, and all is done again
+        for ending in ENDINGS:  # the file itself first: from then on it is missing, and all is done again
             path = Path(f"{layout.database}{ending}")
             if os.path.lexists(path):
                 files.rename(path, path.with_name(f"{path.name}{mark}"))
