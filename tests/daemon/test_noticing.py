@@ -404,3 +404,23 @@ def test_a_pin_that_is_taken_away_is_no_alarm(rig: Rig) -> None:
     assert next_loop(rig) == []
     (rig.layout.checkpoint(8) / "pinned").unlink()
     assert next_loop(rig) == []
+
+
+def test_versions_that_are_made_and_put_in_use_while_no_loop_works_are_no_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noticing, "EVERY_S", 0.05)
+    rig = VersionRig(tmp_path / "workspace", monkeypatch)
+    try:
+        rig.make()
+        rig.submit("short.jsonl", rows=8)
+        context = rig.context()
+        rig.tick_until(context, rig.is_done, timeout=LONG)
+        down(rig, context)
+        context.close()
+        rig.consolidate()
+        assert next_loop(rig) == []
+        rig.roll_back("base")
+        assert next_loop(rig) == []
+    finally:
+        rig.end()
