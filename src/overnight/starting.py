@@ -52,9 +52,10 @@ def ever_committed(layout: Layout, connection: Connection | None) -> int | None:
     if connection is None:
         return told_step(layout)
     committed = events.newest_of(connection, "checkpoint.committed")
-    changes = [events.newest_of(connection, kind) for kind in CHANGES]
+    since = int(committed["id"]) if committed is not None else 0  # older changes say nothing any more
+    changes = [events.newest_of(connection, kind, after=since) for kind in CHANGES]
     change = max((one for one in changes if one is not None), key=lambda one: int(one["id"]), default=None)
-    if change is not None and (committed is None or committed["id"] < change["id"]):
+    if change is not None:
         step = change["data"].get("checkpoint")
         return int(step) if step is not None else None
     return int(committed["data"].get("step", 0)) if committed is not None else told_step(layout)

@@ -35,9 +35,11 @@ def time_of(connection: sqlite3.Connection, event: int) -> float | None:
     return float(row["at"]) if row is not None else None
 
 
-def newest_of(connection: sqlite3.Connection, kind: str) -> dict[str, Any] | None:
-    """Return the last event of a kind, or None."""
-    row = connection.execute("SELECT * FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,)).fetchone()
+def newest_of(connection: sqlite3.Connection, kind: str, *, after: int = 0) -> dict[str, Any] | None:
+    """Return the last event of a kind, or None; of a long history only what came after an id is read."""
+    row = connection.execute(
+        "SELECT * FROM events WHERE kind = ? AND id > ? ORDER BY id DESC LIMIT 1", (kind, after)
+    ).fetchone()
     return _to_event(row) if row is not None else None
 
 
