@@ -26,6 +26,7 @@ class _Board:
     layout: Layout
     connection: sqlite3.Connection
     shot: Snapshot
+    newest: list[tuple[str, str, int]]  # kind, level, id of the newest event of both
 
     def guard(
         self,
@@ -38,8 +39,11 @@ class _Board:
         since: float | None = None,
         but_level: str = "",
     ) -> dict[str, Any]:
-        """Return one line; ``acts`` are the kinds of events by which it shows that it acted."""
-        last = overview.last_event(self.connection, acts, but_level=but_level)
+        """Return one line; ``acts`` are what the kinds of events begin with by which it shows that it acted."""
+        acted = max(
+            (event for kind, level, event in self.newest if kind.startswith(acts) and level != but_level), default=0
+        )
+        last = overview.told_at(self.connection, acted)
         return {
             "name": name,
             "state": state,
@@ -62,7 +66,7 @@ class _Board:
 
 def guards(layout: Layout, connection: sqlite3.Connection, shot: Snapshot) -> list[dict[str, Any]]:
     """Return the board, one entry a guard: name, state, since, last_acted, why, does, note."""
-    board = _Board(layout, connection, shot)
+    board = _Board(layout, connection, shot, overview.newest_of_each_kind(connection))
     return [
         board.guard(
             "watchdog", **_process(shot.watchdog), does="brings back a daemon that is gone or hangs",
