@@ -14,6 +14,14 @@ from overnight.disk import files, transition, workspace
 from overnight.domain.version import Version
 from simulated_rig import Rig
 
+BLANK = Version(
+    id="v001", parent=None, kind="full", description="the first", created_at=1_700_000_000.5, step=16,
+    model_name="simulated", method="lora", base_model="builtin:tiny", base_path="/nowhere", base_fingerprint="b",
+    checkpoint="checkpoint-16", checkpoint_digest="11", datasets=[], config={}, locked={}, metrics={}, libraries={},
+    merge={}, fingerprints={},
+)  # fmt: skip
+"""A version for tests that need only its form."""
+
 
 class VersionRig(Rig):
     """The rig, with versions."""

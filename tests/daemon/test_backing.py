@@ -8,16 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from overnight.daemon import backing
+from overnight.daemon import backing, copying
 from overnight.database import events
-from overnight.disk import backups, files
+from overnight.disk import backup_memory, backups, checkpoints, files, versions
+from overnight.domain.errors import FailedError
 from overnight.launchers import guards
 from simulated_rig import Rig
+from version_rig import BLANK
 
 
 @pytest.fixture
@@ -189,3 +192,57 @@ def test_a_backup_that_is_killed_again_and_again_gets_there(rig: Rig, place: Pat
     assert copies(place) == ["checkpoint-16"]
     assert not list(place.glob(".copying-*"))
     assert events.newest_of(context.connection, "backup.made") is not None
+
+
+def test_where_the_checkpoints_made_way_for_a_version_nothing_is_due_until_one_is_saved_again(
+    rig: Rig, place: Path
+) -> None:
+    rig.make(files=1, rows=64, backup__path=str(place), backup__every_checkpoints=1)
+    context = rig.context()
+    rig.tick_until(context, rig.is_done, timeout=60)
+    rig.tick_until(context, lambda: is_at_rest(rig) and copies(place), timeout=60)
+    for folder in rig.layout.model.glob("checkpoint-*"):
+        checkpoints.set_aside(folder, rig.layout.trash)
+    events.record(context.connection, now=1.0, kind="checkpoint.committed", message="one more", step=99, attempt="x")
+    starts: list[int] = []
+    start = guards.start_backup
+    with pytest.MonkeyPatch.context() as counted:
+        counted.setattr(guards, "start_backup", lambda layout: starts.append(1) or start(layout))
+        rig.tick_until(context, lambda: starts and "backup" not in context.helpers, timeout=60)
+        until = time.monotonic() + 20 * backing.LOOK_S
+        rig.tick_until(context, lambda: time.monotonic() > until, timeout=60)
+    assert len(starts) == 1
+
+
+def test_a_damaged_version_is_told_and_not_copied_again_and_again(
+    rig: Rig, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.make(files=1, rows=64, backup__path=str(place))
+    staging = versions.make_staging(rig.layout, "v001")
+    (staging / "model.safetensors").write_bytes(b"weights")
+    (staging / "config.json").write_text("{}")
+    versions.seal(staging, BLANK)
+    staging.rename(rig.layout.versions / "v001")
+    weights = rig.layout.versions / "v001" / "model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(b"damaged")
+    connection = rig.connect()
+    asked: list[str] = []
+    store = backups.store
+    monkeypatch.setattr(backups, "store", lambda layout, where, name: asked.append(name) or store(layout, where, name))
+
+    def run(now: float) -> None:
+        with pytest.raises(FailedError, match="v001 cannot be copied"):
+            copying.Run(rig.layout, connection, rig.settings().backup, now=now).do(model_name="m")
+
+    run(1000.0)
+    run(1060.0)
+    assert asked == ["v001"]
+    run(1000.0 + backup_memory.RETRY_S)
+    assert asked == ["v001"] * 2
+    weights.write_bytes(b"weights")
+    copying.Run(rig.layout, connection, rig.settings().backup, now=1000.0 + backup_memory.RETRY_S + 1).do(
+        model_name="m"
+    )
+    connection.close()
+    assert copies(place) == ["v001"]

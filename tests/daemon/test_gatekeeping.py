@@ -47,7 +47,7 @@ def test_each_job_judges_its_own_rows_and_those_of_all_earlier_jobs(rig: Rig) ->
     assert [(cell.job, cell.held_out.job, cell.is_own) for cell in cells] == [
         (1, 1, True), (2, 1, False), (2, 2, True), (3, 1, False), (3, 2, False), (3, 3, True),
     ]  # fmt: skip
-    matrix = judge.matrix(connection)
+    matrix = judge.matrix(rig.layout, connection)
     assert [len(job["cells"]) for job in matrix["jobs"]] == [1, 2, 3]
     assert [skill["forgotten"] for skill in matrix["skills"]] == [0.0, 0.0, 0.0]
     assert [event["data"]["verdict"] for event in rig.events("job.judged")] == ["passed"] * 3

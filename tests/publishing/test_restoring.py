@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -19,18 +21,11 @@ from overnight.disk import backups, builtin, checkpoints, files, sealed, version
 from overnight.disk.layout import Layout
 from overnight.domain.checkpoint import Verdict
 from overnight.domain.errors import BusyError, ConfigError, DiskError, FailedError, UsageError
-from overnight.domain.version import Version, VersionState
+from overnight.domain.version import VersionState
 from overnight.publishing import restoring
 from simulated_rig import Rig
 from strikes import until_it_survives
-from version_rig import VersionRig
-
-BLANK = Version(
-    id="v001", parent=None, kind="full", description="the first", created_at=1_700_000_000.5, step=16,
-    model_name="simulated", method="lora", base_model="builtin:tiny", base_path="/nowhere", base_fingerprint="b",
-    checkpoint="checkpoint-16", checkpoint_digest="11", datasets=[], config={}, locked={}, metrics={}, libraries={},
-    merge={}, fingerprints={},
-)  # fmt: skip
+from version_rig import BLANK, VersionRig
 
 
 class Given:
@@ -80,7 +75,7 @@ def test_a_lost_checkpoint_comes_back_byte_for_byte(given: Given) -> None:
     newest, passed_over = checkpoints.newest_verified(given.layout.model)
     assert newest is not None
     assert (newest.step, passed_over) == (100, [])
-    assert not given.layout.restoring.exists()
+    assert [path.name for path in given.layout.model.iterdir() if path.name.endswith("staging")] == []
     assert given.rig.events("backup.restored")[0]["data"]["name"] == "checkpoint-100"
 
 
@@ -139,6 +134,34 @@ def test_an_older_checkpoint_comes_back_only_where_going_back_is_wished(given: G
     done = given.restore("checkpoint-9", newer=True)
     assert names(given.layout) == {"checkpoint-9"}
     assert [Path(path).name.partition(".")[0] for path in done.set_aside] == ["checkpoint-10", "checkpoint-100"]
+
+
+def test_going_back_that_was_killed_half_way_is_completed_by_the_same_command(given: Given) -> None:
+    """The older one is back, and the newer ones are not all aside yet."""
+    checkpoints.set_aside(given.layout.checkpoint(10), given.layout.trash)
+    assert "--set-newer-aside goes back" in given.restore("checkpoint-9").message
+    done = given.restore("checkpoint-9", newer=True)
+    assert done.is_changed
+    assert names(given.layout) == {"checkpoint-9"}
+    assert [Path(path).name.partition(".")[0] for path in done.set_aside] == ["checkpoint-100"]
+
+
+@pytest.mark.parametrize("name", ["checkpoint-100", "v001"])
+def test_it_is_put_together_on_the_disk_where_it_belongs(
+    given: Given, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = backups.source_of(given.layout, name)
+    shutil.move(original, given.layout.root / "elsewhere")
+    rename = os.rename
+
+    def on_two_disks(source: Path, target: Path) -> None:
+        if (given.layout.state in Path(source).parents) is not (given.layout.state in Path(target).parents):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", on_two_disks)
+    assert given.restore(name).is_changed
+    assert [path.name for path in original.parent.iterdir() if path.name.endswith(".staging")] == []
 
 
 @pytest.mark.parametrize("name", ["v1", "v002", "checkpoint-1", "checkpoint-0100", "../checkpoint-100", "checkpoint"])

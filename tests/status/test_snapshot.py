@@ -89,12 +89,12 @@ class World:
             ),
         )  # fmt: skip
 
-    def commit(self, step: int, *, job: int = 1, start_step: int = 0) -> Path:
+    def commit(self, step: int, *, job: int = 1, start_step: int = 0, attempt: str = "x") -> Path:
         staging = self.layout.root / "staging"
         staging.mkdir()
         (staging / "weights").write_bytes(b"w" * 100)
         manifest = Manifest(
-            step=step, job=job, job_step=step - start_step, job_total=16, start_step=start_step, attempt="x",
+            step=step, job=job, job_step=step - start_step, job_total=16, start_step=start_step, attempt=attempt,
             dataset_id="d", created_at=NOW, model_name="m", method="lora", locked={}, data_cursor={}, fingerprints={},
             environment={}, files={},
         )  # fmt: skip
@@ -347,6 +347,7 @@ def test_the_answer_has_the_promised_fields_and_the_last_loss_stays(world: World
     assert value["trainer"] == {"pid": 77, "phase": "training"}
     assert {"queued", "running", "succeeded", "failed", "rejected", "cancelled"} <= set(value["queue"])
     world.let_go("model")
+    world.commit(3, attempt=attempt.id)
     world.end(attempt, JobMove.FINISH)
     value = to_json(world.look())
     assert (value["loss"], value["tokens_per_second"], value["job"]) == (1.5, None, None)

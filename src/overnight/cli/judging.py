@@ -16,11 +16,11 @@ def judge(context: typer.Context, as_json: Json = False) -> None:
     """Tell what each job taught and undid, by rows that are never trained; with --json the whole matrix."""
     from overnight.status import judge as judged
 
-    with opened_for_reading(context) as (_, connection):
+    with opened_for_reading(context) as (layout, connection):
         if as_json:
-            output.print_json(judged.matrix(connection))
+            output.print_json(judged.matrix(layout, connection))
             return
-        rows = [tuple(map(shown, line)) for line in judged.table(connection)]
+        rows = [tuple(map(shown, line)) for line in judged.table(layout, connection)]
     if rows:
         output.print_text(output.table(("JOB", "FILE", "VERDICT", "ITS OWN ROWS", "WORST EARLIER"), rows))
     else:

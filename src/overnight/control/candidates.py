@@ -8,7 +8,8 @@ from overnight.database import candidates as stored
 from overnight.database import events
 from overnight.disk import candidates
 from overnight.disk.layout import Layout
-from overnight.publishing import accepting
+from overnight.publishing import accepting, settling
+from overnight.publishing.border import require_decided
 from overnight.publishing.resting import at_rest
 
 FIX = "wait for its end, or overnight pause; the job stays where it is meanwhile"
@@ -22,6 +23,8 @@ def accept(layout: Layout, connection: sqlite3.Connection, number: int, *, now: 
     """
     accepting.require_kept(connection, number)
     with at_rest(layout, connection, what=f"job {number} is accepted", fix=FIX, now=now):
+        settling.settle(layout, connection)
+        require_decided(layout, connection, fix=FIX)
         candidate = accepting.require_kept(connection, number)
         if candidate.state == stored.KEPT:
             accepting.require_unmoved(layout, candidate)
@@ -34,6 +37,7 @@ def discard(layout: Layout, connection: sqlite3.Connection, number: int, *, now:
     """Drop what is kept aside of a job; return words on it. Raises UsageError where it is not kept aside."""
     candidate = accepting.require_kept(connection, number)
     with at_rest(layout, connection, what=f"job {number} is discarded", fix=FIX, now=now):
+        settling.settle(layout, connection)
         candidate = accepting.require_kept(connection, number)
         if candidate.state == stored.ACCEPTING:
             accepting.carry_out(layout, connection, candidate, now=now)

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from overnight.control.wishes import PAUSE_S, is_daemon_alive, wait_for
-from overnight.database import events, intents, queue
+from overnight.database import candidates, events, intents, queue
 from overnight.database.connection import transaction
 from overnight.disk import config
 from overnight.disk.layout import Layout
@@ -66,7 +66,7 @@ def retry(connection: sqlite3.Connection, number: int, *, now: float) -> Outcome
             raise _ended(job, "queued again", fix="to train the file once more: overnight add FILE")
         if job.state is JobState.REJECTED:
             raise _ended(job, "queued again", fix="mend the file as its report says, then: overnight add FILE")
-        if _move(connection, job, JobMove.RESUBMIT, reason="queued again by the operator", now=now):
+        if candidates.resubmit(connection, job, reason="queued again by the operator", now=now):
             return _told(connection, number, f"{_name(job)} is queued again")
     raise _contended(number)
 

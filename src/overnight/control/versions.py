@@ -52,7 +52,7 @@ def consolidate_when_free(
     """
     token = secrets.token_hex(8)
     _wish(layout, connection, as_description(description), token, now=now)
-    said = ""
+    said = refusal = ""
     while True:
         ended = _ended(connection, token)
         if ended is not None:
@@ -63,12 +63,12 @@ def consolidate_when_free(
                     layout, connection, description=description, now=time.time(), wish=token,
                     tell=lambda beat: tell(_progress(beat)),
                 )  # fmt: skip
-            except BusyError:
-                pass  # an adopted trainer, or somebody else: the wish stands
+            except BusyError as error:  # an adopted trainer, or somebody else: the wish stands
+                refusal = f"waiting, and no daemon runs: {error.found or error.what}"
             except OvernightError:
                 _withdraw(connection, token)
                 raise
-        standing = _standing_words(layout)
+        standing = _standing_words(layout) or refusal
         if standing and standing != said:
             said = standing
             tell(standing)

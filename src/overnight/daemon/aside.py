@@ -43,7 +43,7 @@ def finish(context: Context, job: Job, now: Moment) -> bool:
         )  # fmt: skip
         newest = checkpoints.newest_complete(context.layout.model)
         if newest is None:
-            files.remove_file(context.layout.config_lock)  # nothing is locked any more
+            locked.let_go(context.layout)
         else:
             locked.refresh_quietly(context.layout)
         stored.keep(
@@ -71,6 +71,22 @@ def accept_begun(context: Context, now: Moment) -> None:
             accepting.carry_out(context.layout, context.connection, candidate, now=now.unix)
         finally:
             lock.release()
+
+
+def drop_stale(context: Context, now: Moment) -> None:
+    """Move into the trash what lies aside of a job that was discarded, or queued again: nobody can accept it now."""
+    stale = [
+        job for job in candidates.jobs(context.layout)
+        if (known := stored.find(context.connection, job)) is not None and known.state == stored.DISCARDED
+    ]  # fmt: skip
+    lock = files.Lock(context.layout.checkpoints_lock)
+    if not stale or not lock.acquire(holder={**locks.holder(now.unix), "what": "what was kept aside is dropped"}):
+        return
+    try:
+        for job in stale:
+            candidates.drop(context.layout, job)
+    finally:
+        lock.release()
 
 
 def why_wait(context: Context) -> str | None:

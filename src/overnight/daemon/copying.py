@@ -59,10 +59,11 @@ class Run:
         self._copy_checkpoint()
         self._copy_settings()
         self._remove_surplus()
+        if not self.troubles:
+            memory.looked_at = self.now
+        backup_memory.write(self.layout, memory)  # with a trouble too: what was copied is not to be copied again
         if self.troubles:
             raise self.troubles[0]
-        memory.looked_at = self.now
-        backup_memory.write(self.layout, memory)
 
     def _tell_damaged(self) -> None:
         damaged = {name: copy.reason for name, copy in self.copies.items() if not copy.is_verified}
@@ -82,7 +83,8 @@ class Run:
         before, tried = list(self.troubles), set[str]()
         for _ in range(TRIES):
             name = next((name for name in self._candidates() if name not in tried), None)
-            if name is None:
+            if name is None:  # they made way for a version: nothing is due until one is saved again
+                self.memory.commit = newest if not tried else self.memory.commit
                 return
             tried.add(name)
             if self._is_there(name) or self._try(name):
@@ -105,18 +107,27 @@ class Run:
         )
 
     def _try(self, name: str) -> bool:
-        """Copy one; keep the trouble where that fails."""
+        """Copy one; keep the trouble where that fails. A damaged original is not copied anew each time."""
+        source = backups.source_of(self.layout, name)
+        looks = backups.looks_of(source)
+        known = self.memory.why_unusable(name, looks, now=self.now)
+        if known:
+            self.troubles.append(backups.unusable(source, known))
+            return False
         self.memory.copying = name
         backup_memory.write(self.layout, self.memory)
         try:
             copy = backups.store(self.layout, self.place, name)
         except (DiskError, FailedError) as error:
             self.troubles.append(error)
+            if isinstance(error, FailedError):
+                self.memory.unusable[name] = {"looks": looks, "at": self.now, "found": error.found}
             return False
         finally:
             self.memory.copying = ""
         backup_memory.note(self.memory, copy, looks=backups.looks_of(Path(copy.path)), now=self.now)
         self.memory.damaged.pop(name, None)
+        self.memory.unusable.pop(name, None)
         self.copies[name] = copy
         backup_memory.write(self.layout, self.memory)
         self._record(

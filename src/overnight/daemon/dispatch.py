@@ -71,7 +71,7 @@ def _launch(context: Context, job: Job, newest: CheckpointReport | None, now: Mo
         if not versioning.is_as_planned(context, context.limits.base_model):
             return  # another version came into use since the settings were read: the next tick reads them
         version = starting.version_begun(context.layout) if newest is None else None
-        is_judged = gatekeeping.is_to_be_judged(context.connection, job)
+        is_judged = gatekeeping.is_to_be_judged(context.layout, context.connection, job)
         plan = planning.plan_of(job, newest, context.limits, version=version, is_judged=is_judged)
         launching.launch(context, job, plan, now)
     finally:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from overnight.daemon.context import Context, Moment, Watched
-from overnight.database import events, queue
+from overnight.database import queue
+from overnight.database.trained import is_commit_known
 from overnight.disk import attempts, crashes, endings, evidence, locked
 from overnight.disk.endings import Ended
 from overnight.domain.attempt import Attempt, AttemptState, FailureKind, Outcome, Report
@@ -127,8 +128,7 @@ def _how(
 
 def note_commit(context: Context, attempt: Attempt, step: int, now: Moment) -> None:
     """Write into the history, once, that a checkpoint was committed: no later start may forget it."""
-    last = events.newest_of(context.connection, "checkpoint.committed")
-    if last is None or (last["data"].get("step"), last["data"].get("attempt")) != (step, attempt.id):
+    if not is_commit_known(context.connection, attempt.id, step):
         context.record(
             f"checkpoint at step {step}", kind="checkpoint.committed", at=now.unix, step=step, attempt=attempt.id
         )

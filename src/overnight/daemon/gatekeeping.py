@@ -9,29 +9,36 @@ from typing import Any
 
 from overnight.daemon.context import Context, Moment
 from overnight.database import judgements
+from overnight.disk.layout import Layout
 from overnight.domain import gate, judgement
 from overnight.domain.attempt import Report
 from overnight.domain.config import Settings
 from overnight.domain.gate import Decision, Verdict
 from overnight.domain.job import Job
 from overnight.domain.judgement import Cell, HeldOut, Score
+from overnight.publishing import lineage
 
 
-def sets_for(connection: sqlite3.Connection, job: Job, settings: Settings) -> list[dict[str, Any]]:
+def sets_for(layout: Layout, connection: sqlite3.Connection, job: Job, settings: Settings) -> list[dict[str, Any]]:
     """Return what a trainer is told of held-out rows: every set there ever was, and which of them it judges."""
     own = judgements.hold_out(connection, job, settings)
-    judged = {one.id for one in judgements.learnt_sets(connection)} | ({own.id} if own is not None else set())
+    judged = {one.id for one in _learnt(layout, connection)} | ({own.id} if own is not None else set())
     return [
         {**dataclasses.asdict(one), "is_judged": one.id in judged, "is_own": own is not None and one.id == own.id}
         for one in judgements.all_sets(connection)
     ]
 
 
-def is_to_be_judged(connection: sqlite3.Connection, job: Job) -> bool:
+def is_to_be_judged(layout: Layout, connection: sqlite3.Connection, job: Job) -> bool:
     """Return whether anything is judged after a job."""
     settings = Settings.model_validate(job.settings) if job.settings is not None else None
     holds_out = settings is not None and settings.evaluation.holdout > 0
-    return holds_out or bool(judgements.learnt_sets(connection))
+    return holds_out or bool(_learnt(layout, connection))
+
+
+def _learnt(layout: Layout, connection: sqlite3.Connection) -> list[HeldOut]:
+    """Return the sets of what the model in use has learnt: what a rollback gave up is no skill that could be harmed."""
+    return judgements.learnt_sets(connection, judgements.standing(connection, lineage.reached(layout, connection)))
 
 
 def judge(context: Context, job: Job, report: Report | None, now: Moment) -> Decision | None:
@@ -40,7 +47,8 @@ def judge(context: Context, job: Job, report: Report | None, now: Moment) -> Dec
     if not cells or report is None:
         return None
     settings = Settings.model_validate(job.settings)
-    earlier = [cell for cell in judgements.cells(context.connection, current=True) if cell.job != job.id]
+    jobs = judgements.standing(context.connection, lineage.reached(context.layout, context.connection)) - {job.id}
+    earlier = [cell for cell in judgements.cells(context.connection, current=True) if cell.job in jobs]
     known = {skill.held_out.id: skill for skill in judgement.skills(earlier)}
     decision = gate.decide(cells, known, gate=settings.evaluation.gate, margin=settings.evaluation.gate_margin)
     is_current = decision.verdict is not Verdict.BLOCKED

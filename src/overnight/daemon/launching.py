@@ -66,7 +66,7 @@ def _start(context: Context, job: Job, plan: Plan, attempt: Attempt, now: Moment
         created_at=now.unix,
         left_out=counted.get("left_out", []),
         rehearsal=counted.get("rehearsal", {}).get("sources", []) if settings.train.replay else [],
-        held_out=gatekeeping.sets_for(context.connection, job, settings),
+        held_out=gatekeeping.sets_for(layout, context.connection, job, settings),
     )
     attempts.write_spec(folder, spec)
     attempts.touch_watched(folder)

@@ -30,6 +30,7 @@ def settle_attempts(context: Context, now: Moment) -> None:
             crashing.expect(context, judged)
     _withdraw_stale(context, now)
     aside.accept_begun(context, now)
+    aside.drop_stale(context, now)
     filing.file_ended(context, now)
 
 

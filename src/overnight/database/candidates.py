@@ -83,6 +83,18 @@ def discard(connection: sqlite3.Connection, candidate: Candidate, *, reason: str
         queue.set_reason(connection, candidate.job, reason)
 
 
+def resubmit(connection: sqlite3.Connection, job: Job, *, reason: str, now: float) -> bool:
+    """Queue a job again; what was kept aside of its earlier life will not become the model. False while it does."""
+    with transaction(connection):
+        candidate = find(connection, job.id)
+        if candidate is not None and candidate.state == ACCEPTING:
+            return False
+        moved = queue.move(connection, job.id, JobMove.RESUBMIT, expected=job.state, reason=reason, now=now)
+        if moved and candidate is not None and candidate.state == KEPT:
+            _set(connection, job.id, DISCARDED)
+    return moved
+
+
 def _set(connection: sqlite3.Connection, job: int, state: str) -> None:
     connection.execute("UPDATE candidates SET state = ? WHERE job = ?", (state, job))
 

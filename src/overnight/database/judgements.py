@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +56,22 @@ def all_sets(connection: sqlite3.Connection) -> list[HeldOut]:
     return [_set(row) for row in connection.execute(f"SELECT {_SET_COLUMNS} FROM held_out ORDER BY rowid")]
 
 
-def learnt_sets(connection: sqlite3.Connection) -> list[HeldOut]:
-    """Return the sets of the jobs that the model stands on, in the order in which they were learnt."""
+def standing(connection: sqlite3.Connection, reached: Mapping[int, int] | None) -> set[int]:
+    """Return the judged jobs that the model stands on: let pass, and in it as far as they were judged.
+
+    ``reached`` tells up to which step each job is in the model; None where nobody can tell.
+    """
+    rows = connection.execute("SELECT job, step FROM judgements WHERE is_current")
+    return {row["job"] for row in rows if reached is None or row["step"] <= reached.get(row["job"], -1)}
+
+
+def learnt_sets(connection: sqlite3.Connection, jobs: Set[int]) -> list[HeldOut]:
+    """Return the own sets of some jobs, in the order in which they were learnt."""
     rows = connection.execute(
-        f"SELECT {_SET_COLUMNS}, min(judgement) AS first FROM scores JOIN judgements ON judgements.id = judgement"
-        " JOIN held_out ON held_out.id = scores.held_out WHERE is_own AND is_current GROUP BY held_out.id"
-        " ORDER BY first"
+        f"SELECT {_SET_COLUMNS}, judgements.job AS judged FROM scores JOIN judgements ON judgements.id = judgement"
+        " JOIN held_out ON held_out.id = scores.held_out WHERE is_own ORDER BY judgement"
     )
-    return [_set(row) for row in rows]
+    return list(dict.fromkeys(_set(row) for row in rows if row["judged"] in jobs))
 
 
 def record(

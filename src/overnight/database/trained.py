@@ -1,12 +1,32 @@
-"""Which jobs the model was trained on to their end, in their order."""
+"""What the history knows of training: jobs that were trained to their end, and how far each attempt was saved."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 
+from overnight.database import events
 from overnight.domain.job import JobState
+from overnight.domain.lineage import Reached
 from overnight.domain.rehearsal import Trained
+
+
+def reached_after(connection: sqlite3.Connection, event: int) -> list[Reached]:
+    """Return how far each attempt was saved since an event, in the order in which they saved."""
+    rows = connection.execute(
+        "SELECT attempts.job, coalesce(attempts.first_step, 0) AS first_step,"
+        " max(CAST(json_extract(events.data, '$.step') AS INTEGER)) AS step"
+        " FROM events JOIN attempts ON attempts.id = json_extract(events.data, '$.attempt')"
+        " WHERE events.kind = 'checkpoint.committed' AND events.id > ? GROUP BY attempts.id ORDER BY max(events.id)",
+        (event,),
+    )
+    return [Reached(job=row["job"], first_step=row["first_step"], step=row["step"]) for row in rows]
+
+
+def is_commit_known(connection: sqlite3.Connection, attempt: str, step: int) -> bool:
+    """Return whether the last checkpoint in the history is this one."""
+    last = events.newest_of(connection, "checkpoint.committed")
+    return last is not None and (last["data"].get("step"), last["data"].get("attempt")) == (step, attempt)
 
 
 def trained_jobs(connection: sqlite3.Connection) -> list[Trained]:

@@ -17,6 +17,8 @@ from overnight.domain.checkpoint import step_of
 
 SCHEMA = 1
 REREAD_S = 7 * 86_400.0
+RETRY_S = 6 * 3600.0
+"""So often what did not copy whole is copied once more while it looks the same: mostly the original is damaged."""
 
 
 @dataclass(slots=True)
@@ -30,11 +32,20 @@ class Memory:
     copies: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> looks, read_at of verified ones
     damaged: dict[str, str] = field(default_factory=dict)  # name -> what is wrong, as it was told
     copying: str = ""
+    unusable: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # name -> looks, at, found: what did not copy whole
 
     def is_fresh(self, name: str, looks: str, *, now: float) -> bool:
         """Return whether a copy was read back whole, looks as it did then, and that is not long ago."""
         known = self.copies.get(name, {})
         return known.get("looks") == looks and 0 <= now - float(known.get("read_at", 0.0)) < REREAD_S
+
+    def why_unusable(self, name: str, looks: str, *, now: float) -> str:
+        """Return what was found wrong with an original that looks as it did then, not long ago; "" where nothing."""
+        known = self.unusable.get(name, {})
+        is_known = known.get("looks") == looks and 0 <= now - float(known.get("at", 0.0)) < RETRY_S
+        return str(known.get("found")) if is_known else ""
 
 
 def read(layout: Layout, path: str) -> Memory:

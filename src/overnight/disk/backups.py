@@ -187,14 +187,14 @@ def copy_aside(source: Path, staging: Path) -> Copy:
         for parent, _, _ in os.walk(target, topdown=False):
             files.sync_directory(Path(parent))
     except (FileNotFoundError, ValueError) as error:
-        raise _unusable(source, str(error)) from error
+        raise unusable(source, str(error)) from error
     except OSError as error:
         raise files.disk_error(error, target) from error
     for name in records:
         _forget_cached(target / name)
     copy = judge(target, verify_content=True)
     if not copy.is_verified:
-        raise _unusable(source, copy.reason)
+        raise unusable(source, copy.reason)
     return copy
 
 
@@ -226,7 +226,8 @@ def _require_room(folder: Path, needed: int) -> None:
         )
 
 
-def _unusable(source: Path, found: str) -> FailedError:
+def unusable(source: Path, found: str) -> FailedError:
+    """Return the refusal of an original that is not whole, or did not come out whole."""
     return FailedError(
         f"{source.name} cannot be copied",
         found=found,

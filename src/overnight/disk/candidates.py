@@ -71,6 +71,15 @@ def drop(layout: Layout, job: int, *, but: Path | None = None) -> list[Path]:
     return [checkpoints.set_aside(folder, layout.trash) for folder in found if folder != but]
 
 
+def jobs(layout: Layout) -> set[int]:
+    """Return the jobs of which anything lies aside."""
+    try:
+        names = os.listdir(layout.candidates)
+    except OSError:
+        return set()
+    return {int(job) for name in names if (job := name.partition("-")[0]).isdigit()}
+
+
 def _steps(folder: Path) -> list[int]:
     try:
         names = os.listdir(folder)

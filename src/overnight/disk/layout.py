@@ -141,11 +141,6 @@ class Layout:
         return self.state / "backup.json"
 
     @property
-    def restoring(self) -> Path:
-        """Where what is restored is put together."""
-        return self.state / "restoring"
-
-    @property
     def transition(self) -> Path:
         """The plan that puts another version in use: while it is there, it is to be carried out."""
         return self.state / "transition.json"

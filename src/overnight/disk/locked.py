@@ -5,6 +5,7 @@ Where a version is in use and nothing was trained on it yet, it is read from tha
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ def refresh(layout: Layout) -> Locked:
         pass  # missing or damaged: it is written anew
     files.write_json_durably(layout.config_lock, value)
     return locked
+
+
+def let_go(layout: Layout) -> None:
+    """Lock what stays locked without any checkpoint: what the version in use locks, else nothing. Raises DiskError."""
+    identity = version_in_use(layout)
+    if identity is None:
+        files.remove_file(layout.config_lock)
+        return
+    with contextlib.suppress(ValueError, FileNotFoundError):  # a damaged version is told where it is to be used
+        files.write_json_durably(layout.config_lock, of_version(versions.read(layout.versions / identity)))
 
 
 def refresh_quietly(layout: Layout) -> None:

@@ -1,4 +1,4 @@
-"""The plan that puts another version in use, durable before the first of its moves.
+"""The plan that puts another version in use, or deletes one, durable before the first of its moves.
 
 ``.overnight/transition.json`` is the one border: until it is written nothing has changed, and what was prepared is
 removed; once it is there, every move of it is made, by whoever comes next where the one who wrote it died. Each move
@@ -20,6 +20,7 @@ from overnight.disk.manifest import read_manifest
 from overnight.domain.checkpoint import step_of
 
 SCHEMA = 1
+DELETED = "deleted"
 SAVED = "state.json"
 """In a folder of the history: whose checkpoints these are, and config.json and the lock as they were."""
 
@@ -49,12 +50,26 @@ class Transition:
     wish: str | None = None  # of the operator, which is met by this
 
 
-def write(layout: Layout, plan: Transition) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """What goes when a version is deleted: it, and the checkpoints that were its own."""
+
+    schema: int = SCHEMA
+    id: str
+    kind: str = DELETED
+    version: str
+    at: float  # unix seconds
+    paths: list[str]  # relative to the workspace
+    freed_bytes: int
+    message: str
+
+
+def write(layout: Layout, plan: Transition | Deletion) -> None:
     """Write the plan: from now on it will be carried out. Raises DiskError; nothing has changed then."""
     files.write_json_durably(layout.transition, dataclasses.asdict(plan))
 
 
-def read(layout: Layout) -> Transition | None:
+def read(layout: Layout) -> Transition | Deletion | None:
     """Return the plan that is to be carried out, or None. Raises ValueError where it cannot be read."""
     try:
         value = files.read_json(layout.transition)
@@ -62,9 +77,10 @@ def read(layout: Layout) -> Transition | None:
         return None
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         raise ValueError(f"{layout.transition} is of another format")
-    known = {one.name: value[one.name] for one in dataclasses.fields(Transition) if one.name in value}
+    kind = Deletion if value.get("kind") == DELETED else Transition
+    known = {one.name: value[one.name] for one in dataclasses.fields(kind) if one.name in value}
     try:
-        return Transition(**known)
+        return kind(**known)
     except TypeError as error:
         raise ValueError(f"{layout.transition} is damaged: {error}") from error
 

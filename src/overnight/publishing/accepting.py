@@ -13,6 +13,7 @@ from overnight.disk import candidates, checkpoints, locked, views
 from overnight.disk.layout import Layout
 from overnight.domain.checkpoint import Verdict, checkpoint_name
 from overnight.domain.errors import FailedError, UsageError
+from overnight.domain.version import BASE, version_of
 
 
 def require_kept(connection: Connection, job: int) -> Candidate:
@@ -36,14 +37,7 @@ def require_unmoved(layout: Layout, candidate: Candidate) -> None:
     step = newest.step if newest is not None else 0
     stands = step if newest is not None else (candidate.start_step if not candidate.parent else 0)
     if stands != candidate.start_step or candidates.digest_of(layout, candidate.start_step) != candidate.parent:
-        raise FailedError(
-            f"Job {candidate.job} cannot be accepted any more: the model has moved on since",
-            found=f"the model stands at {checkpoint_name(step)}" if newest is not None else "no checkpoint",
-            expected=f"the model that the job began on, at step {candidate.start_step}",
-            fix=f"overnight discard {candidate.job}; overnight retry {candidate.job} then trains its file on the model"
-            " as it stands",
-            code="moved_on",
-        )
+        raise _moved_on(candidate, f"the model stands at {checkpoint_name(step)}" if newest else "no checkpoint")
     folder = candidates.folder_of(layout, candidate.job, candidate.attempts) / checkpoint_name(candidate.step)
     report = checkpoints.verify(folder)
     if report.verdict is not Verdict.VERIFIED:
@@ -54,6 +48,21 @@ def require_unmoved(layout: Layout, candidate: Candidate) -> None:
             fix=f"overnight discard {candidate.job}, then overnight retry {candidate.job} trains it again",
             code="damaged",
         )
+    trained_on = version_of(report.manifest.locked.get("base_model")) if report.manifest is not None else None
+    in_use = locked.version_in_use(layout)
+    if trained_on != in_use:
+        raise _moved_on(candidate, f"{in_use or BASE} is in use, and it was trained on {trained_on or BASE}")
+
+
+def _moved_on(candidate: Candidate, found: str) -> FailedError:
+    return FailedError(
+        f"Job {candidate.job} cannot be accepted any more: the model has moved on since",
+        found=found,
+        expected=f"the model that the job began on, at step {candidate.start_step}",
+        fix=f"overnight discard {candidate.job}; overnight retry {candidate.job} then trains its file on the model"
+        " as it stands; a version that was left comes back with overnight versions rollback",
+        code="moved_on",
+    )
 
 
 def carry_out(layout: Layout, connection: Connection, candidate: Candidate, *, now: float) -> None:

@@ -26,7 +26,7 @@ from overnight.domain.merge import MergeReport, MergeSpec
 from overnight.domain.version import MAKING, Version, as_description, base_model_of, next_id, number_of
 from overnight.launchers.processes import usable_threads
 from overnight.publishing import grounds, merging, place, settling
-from overnight.publishing.resting import at_rest
+from overnight.publishing.border import at_border
 
 FIX = "wait for its end, or overnight pause, then try again; overnight consolidate --wait does so by itself"
 PROBES, PROBE_BYTES = 3, 100_000
@@ -48,8 +48,7 @@ def consolidate(
     ConfigError where the merge is refused: nothing is changed then.
     """
     words = as_description(description)
-    with at_rest(layout, connection, what=MAKING, fix=FIX, now=now):
-        settling.settle(layout, connection)
+    with at_border(layout, connection, what=MAKING, fix=FIX, now=now):
         merging.end_leftover(layout)
         versions.remove_staging(layout)
         ground = grounds.find(layout, connection)

@@ -1,15 +1,17 @@
-"""A version is deleted: into the trash, with the checkpoints that were its own; never one that is needed."""
+"""A version is deleted: into the trash, with the checkpoints that were its own; never one that is needed.
+
+By one durable plan: killed in between, whoever comes next brings it to its end.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from overnight import removal
-from overnight.database import events
 from overnight.database.connection import Connection
-from overnight.disk import locked, trash, versions
+from overnight.disk import files, locked, trash, versions
 from overnight.disk.layout import Layout
+from overnight.disk.transition import Deletion
 from overnight.domain.errors import BusyError
 from overnight.publishing import place, settling
 from overnight.publishing.resting import at_rest
@@ -44,12 +46,12 @@ def delete(layout: Layout, connection: Connection, identity: str, *, now: float)
     with at_rest(layout, connection, what=WHAT, fix=FIX, now=now):
         settling.settle(layout, connection)
         doomed = plan(layout, identity)
-        for path in reversed(doomed.paths):  # the version last: until then the command can be repeated
-            removal.set_version_aside(layout, path)
-        events.record(
-            connection, now=now, kind="version.deleted", version=identity, freed_bytes=doomed.bytes,
-            message=f"{identity} is deleted: it lies in the trash for a while ({doomed.bytes / 1e6:.1f} MB)",
+        message = f"{identity} is deleted: it lies in the trash for a while ({doomed.bytes / 1e6:.1f} MB)"
+        going = Deletion(
+            id=files.token(), version=identity, at=now, freed_bytes=doomed.bytes, message=message,
+            paths=[path.relative_to(layout.root).as_posix() for path in doomed.paths],
         )  # fmt: skip
+        settling.commit(layout, connection, going)
     return doomed
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from overnight.database import events, queue
 from overnight.database.connection import Connection
 from overnight.disk import config, files, locked, transition
 from overnight.disk.layout import Layout
 from overnight.domain.config import check, flatten
 from overnight.domain.version import BASE
+from overnight.publishing import lineage
 
 _KEPT = re.compile(r"on-(base|v[0-9]+)\.([0-9]+)")
 
@@ -37,29 +37,8 @@ def find(layout: Layout, connection: Connection) -> Place:
     return Place(
         version=locked.version_in_use(layout),
         checkpoints=transition.checkpoint_names(layout.model),
-        jobs=jobs_since_change(connection),
+        jobs=lineage.jobs_since_change(layout, connection),
     )
-
-
-def last_change(connection: Connection) -> dict[str, Any] | None:
-    """Return the event that put the version in use which is in use now, or None."""
-    found = [events.newest_of(connection, kind) for kind in ("version.published", "version.rolled_back")]
-    return max((event for event in found if event is not None), key=lambda event: int(event["id"]), default=None)
-
-
-def jobs_since_change(connection: Connection) -> list[int]:
-    """Return the jobs from which the checkpoints come that stand on the version in use, in order."""
-    change = last_change(connection)
-    jobs = list(change["data"].get("jobs") or []) if change is not None else []
-    for event in _committed_after(connection, int(change["id"]) if change is not None else 0):
-        attempt = queue.find_attempt(connection, str(event["data"].get("attempt")))
-        if attempt is not None and attempt.job not in jobs:
-            jobs.append(attempt.job)
-    return jobs
-
-
-def _committed_after(connection: Connection, event: int) -> list[dict[str, Any]]:
-    return events.of_kind_after(connection, "checkpoint.committed", event)
 
 
 def keep_name(layout: Layout, version: str | None) -> str:

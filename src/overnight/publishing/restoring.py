@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from overnight import removal, starting
 from overnight.database import events
 from overnight.database.connection import Connection
-from overnight.disk import backups, checkpoints, config, files, run_identity, sealed
+from overnight.disk import backups, checkpoints, config, files, run_identity, sealed, versions
 from overnight.disk.layout import Layout
 from overnight.domain.backup import Copy, Kind, kind_of
 from overnight.domain.checkpoint import CheckpointReport, Verdict, step_of
@@ -23,11 +24,11 @@ from overnight.domain.errors import DiskError, FailedError, UsageError
 from overnight.domain.lock_values import Locked
 from overnight.domain.locked import locked_keys_changed, refused
 from overnight.domain.printable import shown
-from overnight.publishing import settling
-from overnight.publishing.resting import at_rest
+from overnight.publishing.border import at_border
 
 WHAT = "a copy is brought back"
 FIX = "wait for its end, or overnight pause, then try again"
+_STAGING = re.compile(r"\.checkpoint-[0-9]+\.[0-9a-f]{8}\.staging")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,21 +93,28 @@ def restore(
             code="unknown_copy",
         )
     place = place_of(layout, source)
-    with at_rest(layout, connection, what=WHAT, fix=FIX, now=now):
-        settling.settle(layout, connection)
+    with at_border(layout, connection, what=WHAT, fix=FIX, now=now):
+        _remove_staging(layout, layout.model)
         copy = _require_whole(place, name)
         _require_ours(layout, place, copy)
         original = backups.source_of(layout, name)
-        if _is_whole(original, kind):
-            return _already(original, copy)
+        is_here = _is_whole(original, kind)
+        if is_here:
+            _require_same(original, copy)
         newer = _newer(layout, name) if kind is Kind.CHECKPOINT else []
+        if is_here and not (newer and set_newer_aside):
+            return _already(original, copy, newer)
         if newer and not set_newer_aside:
             raise _not_newest(name, newer)
         if kind is Kind.CHECKPOINT:
             _require_fit(layout, Path(copy.path))
-        aside = _bring(layout, Path(copy.path), original, kind)
+        aside = _bring(layout, Path(copy.path), original, kind) if not is_here else []
         aside += [str(checkpoints.set_aside(folder, layout.trash)) for folder in newer]
-        message = f"{name} is back from {copy.path}, every byte of it verified ({copy.bytes / 1e6:.1f} MB)"
+        message = (
+            f"{name} is back from {copy.path}, every byte of it verified ({copy.bytes / 1e6:.1f} MB)"
+            if not is_here
+            else f"{name} is where the model stands again, every byte as in its copy"
+        )
         message += f"; set aside into the trash: {', '.join(Path(one).name for one in aside)}" if aside else ""
         events.record(connection, now=now, kind="backup.restored", message=message, name=name, path=copy.path)
     return Restored(name=name, path=str(original), bytes=copy.bytes, is_changed=True, set_aside=aside, message=message)
@@ -162,7 +170,8 @@ def _is_whole(original: Path, kind: Kind) -> bool:
     return backups.judge(original, verify_content=True).is_verified
 
 
-def _already(original: Path, copy: Copy) -> Restored:
+def _require_same(original: Path, copy: Copy) -> None:
+    """Refuse where something whole of that name is here that is not what was copied."""
     if not backups.is_same(original, Path(copy.path)):
         raise FailedError(
             f"Another {copy.name} is here, and it is whole; nothing was changed",
@@ -171,7 +180,12 @@ def _already(original: Path, copy: Copy) -> Restored:
             fix="what is whole is never replaced; where you want the copy, move the one that is here away first",
             code="exists",
         )
+
+
+def _already(original: Path, copy: Copy, newer: list[Path]) -> Restored:
     message = f"{copy.name} is here already, every byte as in its copy; nothing was changed"
+    if newer:
+        message += f"; the model stands at {newer[-1].name}: --set-newer-aside goes back"
     return Restored(
         name=copy.name, path=str(original), bytes=copy.bytes, is_changed=False, set_aside=[], message=message
     )
@@ -212,11 +226,9 @@ def _require_fit(layout: Layout, copy: Path) -> None:
 
 def _bring(layout: Layout, copy: Path, original: Path, kind: Kind) -> list[str]:
     """Put a copy under its name; return where a damaged one that stood there lies now."""
-    with contextlib.suppress(FileNotFoundError):
-        files.remove_tree(layout.restoring, inside=layout.state)
-    staging = layout.restoring / files.token()
-    files.make_directory(staging)
+    staging = original.with_name(f".{original.name}.{files.token()}.staging")  # on the disk where it belongs
     try:
+        files.make_directory(staging)
         whole = Path(backups.copy_aside(copy, staging).path)
         if kind is Kind.VERSION:
             whole = _seal(layout, whole)
@@ -225,9 +237,17 @@ def _bring(layout: Layout, copy: Path, original: Path, kind: Kind) -> list[str]:
     except OSError as error:
         raise files.disk_error(error, original) from error
     finally:
-        with contextlib.suppress(OSError):
-            files.remove_tree(layout.restoring, inside=layout.state)
+        _remove_staging(layout, original.parent)
     return aside
+
+
+def _remove_staging(layout: Layout, place: Path) -> None:
+    """Remove what this restore, or one that was killed, has put together. Under the lock."""
+    with contextlib.suppress(OSError):
+        versions.remove_staging(layout)
+        for name in os.listdir(place):
+            if _STAGING.fullmatch(name):
+                files.remove_tree(place / name, inside=place)
 
 
 def _seal(layout: Layout, whole: Path) -> Path:

@@ -20,8 +20,8 @@ from overnight.domain.checkpoint import Verdict, step_of
 from overnight.domain.errors import FailedError, UsageError
 from overnight.domain.version import BASE, Version, VersionState, unknown
 from overnight.publishing import merging, place, settling
+from overnight.publishing.border import at_border
 from overnight.publishing.grounds import half_trained
-from overnight.publishing.resting import at_rest
 
 WHAT = "another version is put in use"
 FIX = "wait for its end, or overnight pause, then try again"
@@ -43,8 +43,7 @@ def roll_back(layout: Layout, connection: Connection, *, to: str | None, now: fl
     Raises BusyError while something trains, UsageError where there is no such version, FailedError where it is not
     whole: nothing is changed then.
     """
-    with at_rest(layout, connection, what=WHAT, fix=FIX, now=now):
-        settling.settle(layout, connection)
+    with at_border(layout, connection, what=WHAT, fix=FIX, now=now):
         merging.end_leftover(layout)
         versions.remove_staging(layout)
         here = place.find(layout, connection)

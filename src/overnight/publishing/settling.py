@@ -1,4 +1,4 @@
-"""A version change that was begun is brought to its end: by whoever comes next, where the one who began it died."""
+"""A change of versions that was begun is brought to its end: by whoever comes next, where the one who began it died."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 import socket
 import time
 
+from overnight import removal
 from overnight.database import events, intents
 from overnight.database.connection import Connection, transaction
 from overnight.disk import files, transition, versions
 from overnight.disk.layout import Layout
-from overnight.disk.transition import Transition
+from overnight.disk.transition import Deletion, Transition
 from overnight.domain.errors import BusyError, FailedError
 from overnight.publishing import merging
 
@@ -18,7 +19,7 @@ WISH = "consolidate"
 """The intent of a consolidation that waits behind the current job."""
 
 
-def commit(layout: Layout, connection: Connection, plan: Transition) -> None:
+def commit(layout: Layout, connection: Connection, plan: Transition | Deletion) -> None:
     """Write the plan and carry it out. Under the lock of resting.py. Raises DiskError before it, or in the middle."""
     transition.write(layout, plan)
     _finish(layout, connection, plan)
@@ -74,18 +75,34 @@ def require_settled(layout: Layout, connection: Connection) -> None:
         )
 
 
-def _finish(layout: Layout, connection: Connection, plan: Transition) -> None:
-    transition.carry_out(layout, plan)
+def _finish(layout: Layout, connection: Connection, plan: Transition | Deletion) -> None:
+    if isinstance(plan, Deletion):
+        _delete(layout, plan)
+    else:
+        transition.carry_out(layout, plan)
     _record(connection, plan)
     transition.clear(layout)
     versions.remove_staging(layout)
 
 
-def _record(connection: Connection, plan: Transition) -> None:
+def _delete(layout: Layout, plan: Deletion) -> None:
+    """Move what is not in the trash yet."""
+    for path in plan.paths:
+        if os.path.lexists(layout.root / path):
+            removal.set_version_aside(layout, layout.root / path)
+
+
+def _record(connection: Connection, plan: Transition | Deletion) -> None:
     """Write the change into the history, once, and take back the wish that it meets."""
     kind = f"version.{plan.kind}"
     last = events.newest_of(connection, kind)
     if last is not None and last["data"].get("transition") == plan.id:
+        return
+    if isinstance(plan, Deletion):
+        events.record(
+            connection, now=plan.at, kind=kind, message=plan.message, version=plan.version,
+            freed_bytes=plan.freed_bytes, transition=plan.id,
+        )  # fmt: skip
         return
     with transaction(connection):
         events.record(

@@ -16,7 +16,9 @@ from overnight.domain import judgement
 from overnight.domain.errors import ConfigError
 from overnight.domain.judgement import Cell, Score, Skill, forgotten_words, told
 from overnight.domain.picture import iso
+from overnight.publishing import lineage
 
+ELSEWHERE = "not in the model in use"
 MOST_FORGOTTEN = 3
 """So many skills are named in the words of ``status``, the worst first."""
 
@@ -42,23 +44,35 @@ _SEEN: dict[str, tuple[object, Judged]] = {}
 """What was read last, by workspace: the picture is taken each second, and the matrix grows with each job."""
 
 
-def look(layout: Layout, connection: sqlite3.Connection) -> Judged:
-    """Return what the judge knows."""
-    state, key = judgements.state(connection), str(layout.root)
+def look(layout: Layout, connection: sqlite3.Connection, *, stands: int | None) -> Judged:
+    """Return what the judge knows; ``stands`` is the step of the newest checkpoint."""
+    state = (judgements.state(connection), lineage.mark(connection, stands=stands))
+    key = str(layout.root)
     known = _SEEN.get(key)
     if known is None or known[0] != state:
-        known = _SEEN[key] = state, _read(connection)
+        known = _SEEN[key] = state, _read(layout, connection)
     gate, holdout = _settings(layout)
     kept = tuple(candidates.in_state(connection, candidates.KEPT))
     return dataclasses.replace(known[1], gate=gate, holdout=holdout, kept=kept)
 
 
-def _read(connection: sqlite3.Connection) -> Judged:
+def _read(layout: Layout, connection: sqlite3.Connection) -> Judged:
     last = next(iter(judgements.listing(connection, limit=1)), None)
     if last is None:
         return Judged()
     own = next((cell for cell in judgements.cells_of(connection, last.job) if cell.is_own), None)
-    return Judged(last=last, own=own, skills=tuple(judgement.skills(judgements.cells(connection, current=True))))
+    jobs = _standing(layout, connection)
+    last = dataclasses.replace(last, is_current=last.job in jobs)
+    return Judged(last=last, own=own, skills=tuple(_skills(connection, jobs)))
+
+
+def _standing(layout: Layout, connection: sqlite3.Connection) -> set[int]:
+    return judgements.standing(connection, lineage.reached(layout, connection))
+
+
+def _skills(connection: sqlite3.Connection, jobs: set[int]) -> list[Skill]:
+    """Return the skills of the model in use: what was learnt on what a rollback left is none of it."""
+    return judgement.skills(cell for cell in judgements.cells(connection, current=True) if cell.job in jobs)
 
 
 def _settings(layout: Layout) -> tuple[str, float]:
@@ -69,8 +83,9 @@ def _settings(layout: Layout) -> tuple[str, float]:
     return str(value), config.raw_number(layout, "evaluation", "holdout", 0.0)
 
 
-def table(connection: sqlite3.Connection) -> list[tuple[str, str, str, str, str]]:
+def table(layout: Layout, connection: sqlite3.Connection) -> list[tuple[str, str, str, str, str]]:
     """Return a line a job: its number and file, the verdict, what it taught, what was worst for an earlier skill."""
+    jobs = _standing(layout, connection)
     by_job: dict[int, list[Cell]] = {}
     for cell in judgements.cells(connection, current=False):
         by_job.setdefault(cell.job, []).append(cell)
@@ -80,9 +95,8 @@ def table(connection: sqlite3.Connection) -> list[tuple[str, str, str, str, str]
         own = next((told(cell) for cell in cells if cell.is_own), "nothing held out")
         earlier = [cell for cell in cells if not cell.is_own]
         worst = max(earlier, key=_rise, default=None)
-        lines.append(
-            (str(one.job), one.file, one.verdict, own, f"{worst.held_out.file}: {told(worst)}" if worst else "-")
-        )
+        verdict = one.verdict if one.job in jobs or not one.is_current else f"{one.verdict}; {ELSEWHERE}"
+        lines.append((str(one.job), one.file, verdict, own, f"{worst.held_out.file}: {told(worst)}" if worst else "-"))
     return lines
 
 
@@ -90,8 +104,9 @@ def _rise(cell: Cell) -> float:
     return cell.after.loss - cell.before.loss if cell.after is not None and cell.before is not None else 0.0
 
 
-def matrix(connection: sqlite3.Connection) -> dict[str, Any]:
+def matrix(layout: Layout, connection: sqlite3.Connection) -> dict[str, Any]:
     """Return the whole matrix: a row for each job, a column for each set, the oldest first."""
+    jobs = _standing(layout, connection)
     cells = judgements.cells(connection, current=False)
     columns = {cell.held_out.id: cell.held_out for cell in cells}
     by_job: dict[int, list[Cell]] = {}
@@ -100,10 +115,13 @@ def matrix(connection: sqlite3.Connection) -> dict[str, Any]:
     return {
         "sets": [dataclasses.asdict(one) for one in columns.values()],
         "jobs": [
-            {**_judgement_json(one), "cells": [_cell_json(cell) for cell in by_job.get(one.job, [])]}
+            {
+                **_judgement_json(dataclasses.replace(one, is_current=one.job in jobs)),
+                "cells": [_cell_json(cell) for cell in by_job.get(one.job, [])],
+            }
             for one in judgements.listing(connection)
         ],
-        "skills": [_skill_json(one) for one in judgement.skills(judgements.cells(connection, current=True))],
+        "skills": [_skill_json(one) for one in _skills(connection, jobs)],
     }
 
 
@@ -150,6 +168,8 @@ def _learnt_words(judged: Judged) -> str:
     verdict = "" if last.verdict == "passed" else f"; {last.verdict}: {last.reason}"
     if any(one.job == last.job for one in judged.kept):
         verdict = "; blocked"  # the reason stands in a line of its own
+    elif not last.is_current:
+        verdict += f"; {ELSEWHERE}"
     figures = told(judged.own) if judged.own is not None else "no rows of its own are held out"
     return f"{last.file} (job {last.job}): {figures}{verdict}"
 

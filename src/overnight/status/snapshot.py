@@ -23,7 +23,8 @@ from overnight.domain.job import Job
 from overnight.domain.picture import Facts, Standing, State, Told, Wish
 from overnight.domain.version import MAKING
 from overnight.launchers import processes, whispers
-from overnight.status import judge, pulses
+from overnight.status import figures, judge, pulses
+from overnight.status.figures import Losses
 from overnight.status.judge import Judged
 from overnight.status.pulses import Pulse
 
@@ -64,6 +65,7 @@ class Snapshot:
     attempt: Attempt | None  # the open one
     attempt_folder: Path | None  # of the open one, else of the last one
     heartbeat: Heartbeat | None  # of the open one, else of the last one
+    losses: Losses  # of the trainer at work, else of the model as it stands
     job: Job | None  # the running one
     queue: dict[str, int]
     next_files: list[str]
@@ -136,6 +138,7 @@ def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snap
         attempt=attempt,
         attempt_folder=layout.attempt(shown.id) if shown is not None else None,
         heartbeat=heartbeat,
+        losses=figures.losses(layout, connection, attempt=attempt, last=last, heartbeat=heartbeat, newest=newest),
         job=job,
         queue=counts,
         next_files=overview.next_files(connection, limit=NEXT_FILES),
@@ -146,7 +149,7 @@ def _look(layout: Layout, connection: sqlite3.Connection, *, now: float) -> Snap
         watchdog=_process(watchdog_lock, watchdog_silence or "running"),
         trainer=_trainer(model_lock, heartbeat if attempt is not None else None),
         wishes=wishes,
-        judged=judge.look(layout, connection),
+        judged=judge.look(layout, connection, stands=newest.step if newest is not None else None),
         making=_making(layout),
         limit=told.limit if told is not None else "",
     )

@@ -79,15 +79,13 @@ def step_of_total(shot: Snapshot) -> str:
 
 def numbers(shot: Snapshot) -> list[str]:
     """Return what a trainer measures; an empty text for what is not known."""
-    beat = shot.heartbeat
-    if beat is None:
-        return []
-    live = shot.attempt is not None
+    live = shot.heartbeat if shot.attempt is not None else None
+    loss, eval_loss = shot.losses
     return [
-        f"loss {beat.loss:.4f}" if beat.loss is not None else "",
-        f"eval {beat.eval_loss:.4f}" if beat.eval_loss is not None else "",
-        f"{beat.tokens_per_second:.0f} tokens/s" if live and beat.tokens_per_second is not None else "",
-        f"{age(beat.eta_s)} left" if live and beat.eta_s is not None else "",
+        f"loss {loss:.4f}" if loss is not None else "",
+        f"eval {eval_loss:.4f}" if eval_loss is not None else "",
+        f"{live.tokens_per_second:.0f} tokens/s" if live and live.tokens_per_second is not None else "",
+        f"{age(live.eta_s)} left" if live and live.eta_s is not None else "",
     ]
 
 
