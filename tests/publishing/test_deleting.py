@@ -77,6 +77,15 @@ def is_deleted(rig: VersionRig, connection: sqlite3.Connection) -> bool:
     return True
 
 
+def test_what_goes_with_a_version_is_told(spare: VersionRig) -> None:
+    words = deleting.plan(spare.layout, "v001").words
+    assert words == "v001, with checkpoint-8 of its own,"
+    connection = spare.connect()
+    deleting.delete(spare.layout, connection, "v001", now=time.time())
+    connection.close()
+    assert spare.events("version.deleted")[0]["message"].startswith(f"{words} is deleted")
+
+
 def test_a_version_that_was_deleted_and_brought_back_stays(spare: VersionRig) -> None:
     connection = spare.connect()
     deleting.delete(spare.layout, connection, "v001", now=time.time())

@@ -183,26 +183,27 @@ def delete(
     with opened(context) as (layout, connection):
         doomed = control.plan_deletion(layout, identity)
         if not yes:
-            _ask(identity, doomed.bytes, as_json=as_json)
+            _ask(identity, doomed.words, doomed.bytes, as_json=as_json)
         gone = control.delete(layout, connection, identity, now=time.time())
     if as_json:
-        output.print_json({"ok": True, "deleted": gone.id, "bytes": gone.bytes})
+        output.print_json({"ok": True, "deleted": gone.id, "bytes": gone.bytes, "checkpoints": gone.checkpoints})
     else:
         output.print_text(
-            f"{gone.id} lies in the trash ({gone.bytes / 1e6:.1f} MB); it is removed after disk.trash_days"
+            f"{gone.words} lies in the trash ({gone.bytes / 1e6:.1f} MB); it is removed after disk.trash_days"
         )
 
 
-def _ask(identity: str, size: int, *, as_json: bool) -> None:
+def _ask(identity: str, what: str, size: int, *, as_json: bool) -> None:
     """Have the operator type the id; where nobody can, refuse. Raises UsageError, or Exit where it is another one."""
     if as_json or not sys.stdin.isatty() or not sys.stderr.isatty():
         raise UsageError(
             "Nothing was deleted: nobody can be asked here",
-            found=f"{identity} would go ({size / 1e6:.1f} MB)",
+            found=f"{what} would go ({size / 1e6:.1f} MB)",
             expected="--yes, or a terminal",
             fix=f"overnight versions delete {identity} --yes",
             code="not_confirmed",
         )
+    output.say(f"{what} would go ({size / 1e6:.1f} MB)")
     typed = typer.prompt(f"Type {identity} to delete it", default="", show_default=False, err=True)
     if typed != identity:
         output.say("nothing was deleted")

@@ -81,7 +81,8 @@ def _launch(context: Context, job: Job, newest: CheckpointReport | None, now: Mo
 def _is_still_newest(context: Context, newest: CheckpointReport | None) -> bool:
     """Return whether the model still stands where it stood when it was read."""
     now = checkpoints.newest_complete(context.layout.model)
-    return (now.step if now is not None else None) == (newest.step if newest is not None else None)
+    # by its manifest: after a rollback another one may stand at the same step
+    return (now.manifest if now is not None else None) == (newest.manifest if newest is not None else None)
 
 
 def _next_job(context: Context, now: Moment) -> Job | None:

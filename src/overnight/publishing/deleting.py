@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overnight.database.connection import Connection
-from overnight.disk import files, locked, trash, versions
+from overnight.disk import files, locked, transition, trash, versions
 from overnight.disk.layout import Layout
 from overnight.disk.transition import Deletion
 from overnight.domain.errors import BusyError
@@ -27,6 +27,12 @@ class Doomed:
     id: str
     paths: list[Path]
     bytes: int
+    checkpoints: list[str]  # its own: those that it was made from, and what was trained on it and left by a rollback
+
+    @property
+    def words(self) -> str:
+        """All that goes, for people."""
+        return f"{self.id}, with {', '.join(self.checkpoints)} of its own," if self.checkpoints else self.id
 
 
 def plan(layout: Layout, identity: str) -> Doomed:
@@ -37,8 +43,13 @@ def plan(layout: Layout, identity: str) -> Doomed:
     children = versions.children(layout, identity)
     if children:
         raise _needed(identity, f"it is the parent of {', '.join(children)}", "delete those first, or keep it")
-    paths = [folder, *place.belongings(layout, identity)]
-    return Doomed(id=identity, paths=paths, bytes=sum(trash.tree_bytes(path) for path in paths))
+    own = place.belongings(layout, identity)
+    return Doomed(
+        id=identity,
+        paths=[folder, *own],
+        bytes=sum(trash.tree_bytes(path) for path in [folder, *own]),
+        checkpoints=[name for path in own for name in transition.checkpoint_names(path)],
+    )
 
 
 def delete(layout: Layout, connection: Connection, identity: str, *, now: float) -> Doomed:
@@ -46,7 +57,7 @@ def delete(layout: Layout, connection: Connection, identity: str, *, now: float)
     with at_rest(layout, connection, what=WHAT, fix=FIX, now=now):
         settling.settle(layout, connection)
         doomed = plan(layout, identity)
-        message = f"{identity} is deleted: it lies in the trash for a while ({doomed.bytes / 1e6:.1f} MB)"
+        message = f"{doomed.words} is deleted: it lies in the trash for a while ({doomed.bytes / 1e6:.1f} MB)"
         going = Deletion(
             id=files.token(), version=identity, at=now, freed_bytes=doomed.bytes, message=message,
             paths=[path.relative_to(layout.root).as_posix() for path in doomed.paths],
