@@ -332,7 +332,7 @@ def test_shared_memory_and_temporary_folder_are_full_and_home_is_not_there_and_n
             run.loop = run.rig.start_loop(wrapper=["unshare", "-m", "sh", "-c", words, "sh"])
             run.rig.drop("dropped.jsonl")
             run.wait(lambda: len(run.rig.jobs()) == 2 and run.rig.is_done())
-            assert (run.rig.layout.done / "dropped.jsonl").exists()
+            run.wait(lambda: (run.rig.layout.done / "dropped.jsonl").exists())  # it is moved when the job is done
             assert [job.charged for job in run.rig.jobs()] == [0, 0]
             assert checkpoints.verify(run.rig.layout.checkpoint(16)).verdict is Verdict.VERIFIED
             assert run.rig.model()["ledger"][:64] == undisturbed["ledger"]
