@@ -60,10 +60,9 @@ def _since_change(layout: Layout, connection: Connection) -> dict[int, int]:
     return line_of([*before, *reached_after(connection, event)], stands=step(layout))
 
 
-def mark(connection: Connection, *, stands: int | None) -> tuple[int, int | None]:
-    """Return what differs whenever other jobs are in the model, cheap: it is asked for with each look."""
-    change = last_change(connection)
-    return int(change["id"]) if change is not None else 0, stands
+def has_changed(connection: Connection, since: int, newest: int) -> bool:
+    """Return whether a version came into use after an event; only what is newer is read: it is asked with each look."""
+    return newest < since or bool(events.of_kinds_after(connection, CHANGES, since, limit=1))
 
 
 def step(layout: Layout) -> int | None:

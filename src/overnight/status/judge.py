@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from overnight.database import candidates, judgements
+from overnight.database import candidates, judgements, overview
 from overnight.database.candidates import Candidate
 from overnight.database.judgements import Judgement
 from overnight.disk import config
@@ -40,20 +40,20 @@ class Judged:
         return self.gate != "off" and self.holdout == 0 and not self.skills
 
 
-_SEEN: dict[str, tuple[object, Judged]] = {}
+_SEEN: dict[str, tuple[object, int, Judged]] = {}
 """What was read last, by workspace: the picture is taken each second, and the matrix grows with each job."""
 
 
 def look(layout: Layout, connection: sqlite3.Connection, *, stands: int | None) -> Judged:
     """Return what the judge knows; ``stands`` is the step of the newest checkpoint."""
-    state = (judgements.state(connection), lineage.mark(connection, stands=stands))
-    key = str(layout.root)
+    key, state, event = str(layout.root), (judgements.state(connection), stands), overview.newest_event(connection)
     known = _SEEN.get(key)
-    if known is None or known[0] != state:
-        known = _SEEN[key] = state, _read(layout, connection)
+    if known is None or known[0] != state or lineage.has_changed(connection, known[1], event):
+        known = state, event, _read(layout, connection)
+    _SEEN[key] = known = known[0], event, known[2]
     gate, holdout = _settings(layout)
     kept = tuple(candidates.in_state(connection, candidates.KEPT))
-    return dataclasses.replace(known[1], gate=gate, holdout=holdout, kept=kept)
+    return dataclasses.replace(known[2], gate=gate, holdout=holdout, kept=kept)
 
 
 def _read(layout: Layout, connection: sqlite3.Connection) -> Judged:
