@@ -42,7 +42,7 @@ class Stalling:
         open_jobs = shot.queue["queued"] + shot.queue["running"]
         ended = {state: number for state, number in shot.queue.items() if state not in ("queued", "running")}
         looks = (shot.step, open_jobs, ended, inbox.has_work(self.layout))
-        if looks != self._looks or not self._is_lasting(shot):
+        if looks != self._looks or not self.waits_for or not self._is_lasting(shot):  # a slow start is no waiting
             self._looks, self.moved_at = looks, time.monotonic()
         if self._is_told or time.monotonic() - self._same_since < min(TOLD_S, self._limit_s() / 2):
             return ""
