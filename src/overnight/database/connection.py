@@ -15,7 +15,7 @@ from overnight.domain.errors import BusyError, DiskError, OvernightError
 Connection = sqlite3.Connection
 """For the floors above, which do not import sqlite3."""
 
-VERSION = 2
+VERSION = 3
 """The format that this program writes (PRAGMA user_version)."""
 
 BUSY_TIMEOUT_S = 30.0
