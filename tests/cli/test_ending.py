@@ -219,7 +219,7 @@ def test_down_works_where_the_command_sees_a_read_only_disk(rig: Rig) -> None:
 
 def test_until_idle_says_what_it_waits_for_and_gives_up_where_nobody_watches(rig: Rig) -> None:
     rig.simulate(step_s=0.3)
-    rig.make(files=1)
+    rig.make(files=1, rows=4000)  # the end of the job is far away
     rig.start_watchdog()
     rig.wait(lambda: rig.step() >= 6)
     overnight(rig, "down")

@@ -203,7 +203,7 @@ def _tell_gone(context: Context, before: Sight, after: Sight, named: list[str], 
     gone |= {
         name: True for name, looks in before.versions.items() if name not in after.versions and looks[:2] not in ours
     }
-    sure = {name: was_left for name, was_left in before.unsure.items() if not any(name in message for message in named)}
+    sure = {name: was_left for name, was_left in before.unsure.items() if not _is_named(name, named)}
     after.unsure = {name: was_left for name, was_left in gone.items() if name not in sure}
     lost = sorted(name for name in sure if step_of(name) is not None and name not in after.checkpoints)
     if lost:
