@@ -132,6 +132,11 @@ class Rig:
         self._contexts.append(made)
         return made
 
+    def close(self, context: Context) -> None:
+        """End a loop of this process; what it began goes on."""
+        context.close()
+        self._contexts.remove(context)
+
     def tick_until(self, context: Context, condition: Callable[[], Any], *, timeout: float = 60) -> Any:
         """Tick until something holds; return it."""
         deadline = time.monotonic() + timeout

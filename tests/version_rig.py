@@ -44,8 +44,7 @@ class VersionRig(Rig):
         self.submit(name, rows=rows)
         context = self.context()
         self.tick_until(context, self.is_done, timeout=60)
-        context.close()
-        self._contexts.remove(context)
+        self.close(context)
 
     def consolidate(self, words: str = "a version") -> Version:
         """Make a version as the command does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def test_where_only_we_write_every_other_unfinished_write_is_left_over() -> None
 
 def test_the_write_of_a_living_process_is_not() -> None:
     assert not is_orphaned_temporary(Path(f".status.json.{os.getpid()}.0123abcd.tmp"))
+
+
+def test_out_of_handles_no_living_writer_is_taken_for_gone() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        is_left = is_orphaned_temporary(Path(f".status.json.{os.getpid()}.0123abcd.tmp"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not is_left
 
 
 @pytest.mark.parametrize("name", ["status.json", ".hidden", "a.tmp", ".a.tmp", ".a.12x.0123abcd.tmp", ".a.12.xyz.tmp"])

@@ -23,8 +23,7 @@ def until(rig: VersionRig, *states: JobState) -> None:
     """Let a loop work until the jobs are in these states."""
     context = rig.context()
     rig.tick_until(context, lambda: [job.state for job in rig.jobs()] == [*states], timeout=60)
-    context.close()
-    rig._contexts.remove(context)
+    rig.close(context)
 
 
 def harmed(rig: VersionRig) -> None:
@@ -50,8 +49,7 @@ def test_a_job_that_is_trained_and_not_yet_judged_is_not_published(
         held.setattr(settle, "_settle", lambda *arguments: None)  # the last checkpoint is still being read
         rig.tick_until(context, lambda: [one.state for one in rig.attempts()] == ["ended"] * 2, timeout=60)
         if not is_watched:
-            context.close()
-            rig._contexts.remove(context)
+            rig.close(context)
         else:
             lock = files.Lock(rig.layout.daemon_lock)
             assert lock.acquire(holder={"pid": 1})

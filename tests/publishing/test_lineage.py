@@ -68,8 +68,7 @@ def test_a_half_trained_place_shows_the_loss_of_its_last_checkpoint(rig: Version
     rig.tick_until(context, lambda: rig.step() >= 6, timeout=60)
     rig.wish("paused", reason="here")
     rig.tick_until(context, lambda: context.standing.state == "paused", timeout=60)
-    context.close()
-    rig._contexts.remove(context)
+    rig.close(context)
     there = look(rig)
     assert there["loss"] is not None
     rig.roll_back("base")

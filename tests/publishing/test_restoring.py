@@ -271,8 +271,7 @@ def test_a_version_in_use_that_was_lost_comes_back_from_its_copy_and_training_go
         lambda: "v001" in backups.names_in(place) and "backup" not in context.helpers,
         timeout=60,
     )
-    context.close()
-    rig._contexts.remove(context)
+    rig.close(context)
     folder = rig.layout.versions / "v001"
     before = bytes_of(folder)
     rig.layout.versions.chmod(0o755)

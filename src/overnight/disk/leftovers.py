@@ -26,13 +26,18 @@ def is_temporary_of_others(path: Path) -> bool:
 
 
 def _is_there(pid: int) -> bool:
-    """Return whether a process of that number may still write: one that ended and was not waited for does not."""
+    """Return whether a process of that number may still write: one that ended and was not waited for does not.
+
+    Where nobody can tell, as out of file handles, it may.
+    """
     if os.path.isdir("/proc/self"):
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
                 return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-        except (OSError, IndexError):
+        except (FileNotFoundError, ProcessLookupError):
             return False
+        except (OSError, IndexError):
+            return True
     import psutil  # systems without /proc
 
     return bool(psutil.pid_exists(pid))

@@ -43,7 +43,7 @@ def require_decided(layout: Layout, connection: Connection, *, fix: str) -> None
         report = attempts.read_report(layout.attempt(ran[-1].id)) if ran else None
         if report is None or report.outcome is not Outcome.COMPLETED:
             return  # its trainer died: it goes on from wherever the model stands
-        fix = "overnight up draws it; then try again"
+        fix = "overnight up decides it; then try again"
     raise BusyError(
         "A job has just ended, and what becomes of it is not decided yet",
         found=f"{job.file} (job {job.id}): its last checkpoint is read, and the gate judges it",
