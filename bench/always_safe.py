@@ -1,6 +1,6 @@
 """What the five things that are always safe cost a training: add, status, logs, doctor, and asking for the GPU.
 
-    python bench/always_safe.py [--rounds 48] [--window 3] [--every 5]
+    python bench/always_safe.py [--rounds 48] [--window 3] [--every 5] [--threads 1]
 
 One real training (builtin:tiny) on this machine, in rounds of four windows, in a new order each round: nobody looks;
 nobody looks, once more; each of the five things is done every few seconds, as a person or a dashboard does; all five in
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS = {
-    "train.batch_size": 8, "train.threads": 1, "train.device": "cpu", "train.epochs": 100, "max_length": 128,
+    "train.batch_size": 8, "train.device": "cpu", "train.epochs": 100, "max_length": 128,
     "checkpoint.every_steps": 100, "checkpoint.keep": 100, "queue.settle_s": 0.2, "disk.min_free_gb": 0,
 }  # fmt: skip
 MODES = ("quiet", "again", "cadence", "tight")
@@ -49,9 +49,10 @@ class Bench:
         command = [sys.executable, "-m", "overnight", "-C", str(self.root), *words]
         return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
 
-    def begin(self, rows: int) -> None:
+    def begin(self, rows: int, threads: int | None) -> None:
         """Make the workspace and start the training."""
-        words = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+        settings = SETTINGS | {"train.threads": json.dumps(threads)}
+        words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         init = [sys.executable, "-m", "overnight", "init", str(self.root), "--base-model", "builtin:tiny", *words]
         subprocess.run(init, check=True, capture_output=True)
         (self.folder / "rows.jsonl").write_text("".join(row(number) for number in range(rows)))
@@ -160,7 +161,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     windows: dict[str, list[Window]] = {mode: [] for mode in MODES}
     order = random.Random(0)
     try:
-        bench.begin(1600)
+        bench.begin(1600, options.threads)
         wait(lambda: len(bench.ends_of_steps()) > 50)
         bench.pid = json.loads(bench.overnight("status", "--json").stdout)["trainer"]["pid"]
         for number in range(options.rounds):
@@ -175,7 +176,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     print(f"the same undisturbed, to step {step}", file=sys.stderr, flush=True)
     other = Bench(folder / "undisturbed")
     try:
-        other.begin(1600)
+        other.begin(1600, options.threads)
         wait(lambda: newest(other.root) >= step, 3600)
     finally:
         other.overnight("down", "--now")
@@ -209,6 +210,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=48)
     parser.add_argument("--window", type=float, default=3.0, metavar="S")
     parser.add_argument("--every", type=float, default=5.0, metavar="S", help="how often each of the five is done")
+    parser.add_argument("--threads", type=int, help="of the trainer; without it all cores, as in a new workspace")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="overnight-bench-"))
     try:

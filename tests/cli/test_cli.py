@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from overnight import __main__ as entry
 from overnight import cli
 from overnight.database import queue as jobs
 from overnight.database.connection import connect
 from overnight.disk import files
 from overnight.disk.layout import Layout
 from overnight.domain.job import Priority
+from overnight.launchers import aside
 
 Run = Callable[..., Any]
 
@@ -365,12 +367,12 @@ def test_a_name_in_no_encoding_is_no_traceback(tmp_path: Path) -> None:
     ],
 )
 def test_the_verb_is_not_mistaken_for_a_workspace_of_that_name(words: list[str], verb: str | None) -> None:
-    assert cli._verb(words) == verb
+    assert entry.verb(words) == verb
 
 
 def test_who_only_looks_gives_way_to_the_training(layout: Layout) -> None:
     command = [sys.executable, "-m", "overnight", "-C", str(layout.root), "events", "-f"]
-    expected = min(19, os.getpriority(os.PRIO_PROCESS, 0) + cli.NICENESS)
+    expected = min(19, os.getpriority(os.PRIO_PROCESS, 0) + aside.NICENESS)
     deadline = time.monotonic() + 60
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as looking:
         try:

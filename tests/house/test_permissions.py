@@ -49,7 +49,7 @@ RULES = {
         {"os.kill", "os.killpg", "signal.pidfd_send_signal", "subprocess.Popen", "subprocess.run"},
         ("launchers/", "daemon/watchdog.py", "demo"),
     ),
-    "forking": ({"os.fork"}, ("trainer/spare.py",)),
+    "forking": ({"os.fork"}, ("trainer/spare.py", "launchers/aside.py")),
     "renaming and removing": (
         {"os.rename", "os.replace", "os.unlink", "os.remove", "shutil.rmtree", "shutil.move", ".unlink", ".rmdir"},
         ("disk/files.py", "trainer/"),

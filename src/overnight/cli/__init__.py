@@ -1,4 +1,4 @@
-"""THE entry: argv -> one verb; every error becomes words and an exit code here, and nowhere else.
+"""The command line: argv -> one verb; every error becomes words and an exit code here, and nowhere else.
 
 Start-up time is a promise: what a verb needs is imported inside the verb, and at the top stands what every start needs.
 """
@@ -25,32 +25,12 @@ VERBS = (
 )  # fmt: skip
 """Every verb, in the order of the help."""
 
-LOOKING = frozenset(
-    {"status", "logs", "events", "doctor", "add", "validate", "queue", "checkpoints", "verify", "crashes"}
-)
-"""Verbs that are in no hurry beside a training: they start nothing that lives on, and give way to it."""
-
-NICENESS = 10
-
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command line and leave with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     output.prepare_streams()
-    if _verb(words) in LOOKING:
-        with contextlib.suppress(OSError):
-            os.nice(NICENESS)
     sys.exit(run(words))
-
-
-def _verb(words: Sequence[str]) -> str | None:
-    """Return the verb of a command line: the first word that is neither an option nor the workspace's value."""
-    is_value = False
-    for word in words:
-        if not is_value and not word.startswith("-"):
-            return word
-        is_value = not is_value and word in ("-C", "--workspace")
-    return None
 
 
 def run(words: list[str]) -> int:

@@ -20,8 +20,10 @@ from overnight.disk import claims, config, files, workspace
 from overnight.disk.layout import Layout
 from overnight.domain.config import Settings
 from overnight.domain.errors import ExitCode, OvernightError
+from overnight.launchers.humble import step_back
 
 SCHEMA = 1
+NICENESS = 10
 DEATHS_LIMIT = 5
 """A file at which so many processes died in a row is no longer waited for; a few deaths may be anything."""
 
@@ -60,7 +62,7 @@ def read_note(layout: Layout) -> Note:
 
 def main(folder: Path) -> ExitCode:
     """Judge what is claimed."""
-    os.nice(5)  # a running trainer goes first
+    step_back(NICENESS)  # a running trainer goes first
     try:
         layout = workspace.open_workspace(folder)
         lock = files.Lock(layout.state / "admission.lock")

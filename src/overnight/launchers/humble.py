@@ -1,11 +1,16 @@
-"""A helper that goes last: low priority for processor and disk, and it ends with its parent."""
+"""Going last: helpers and commands that give way to a training on the same cores.
+
+A nice value alone does that only among the processes of one session. Linux shares the processor between sessions first,
+each with the same weight (autogroup, sched(7)), and a session that computes on all cores has its weight divided among
+them: one command in a terminal, nice 19 or not, took two thirds of a core from a trainer. So the session gives way as a
+whole, and has to be one of our own: the user's terminal stays as it is.
+
+Little is imported here, and ctypes late: a command gives way before it loads anything.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
-import platform
 import signal
 
 NICENESS = 15
@@ -14,13 +19,77 @@ IOPRIO_WHO_PROCESS = 1
 IDLE = 3 << 13
 PR_SET_PDEATHSIG = 1
 
+SWITCH = "/proc/sys/kernel/sched_autogroup_enabled"
+
 
 def be_humble() -> None:
     """Let everybody else go first, and die with the process that started this one; what the system lacks is left."""
-    os.nice(NICENESS)
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        number = IOPRIO_SET.get(platform.machine())
+    import ctypes
+
+    step_back(NICENESS)
+    die_with_parent()
+    number = IOPRIO_SET.get(os.uname().machine)
+    try:
         if number is not None:
-            libc.syscall(number, IOPRIO_WHO_PROCESS, 0, IDLE)
+            ctypes.CDLL(None, use_errno=True).syscall(number, IOPRIO_WHO_PROCESS, 0, IDLE)
+    except (OSError, AttributeError):
+        return
+
+
+def step_back(niceness: int) -> None:
+    """Let everybody else go first at the processor; in a session of its own, where sessions are weighed."""
+    be_nice(niceness)
+    if not are_sessions_weighed():
+        return
+    if os.getsid(0) != os.getpid():
+        try:
+            os.setsid()
+        except OSError:  # it leads a group of processes that is not its own session
+            return
+    weigh_session(os.getpid(), niceness=niceness)
+
+
+def be_nice(niceness: int) -> None:
+    """Let the processes of the same session go first."""
+    try:
+        os.nice(niceness)
+    except OSError:
+        return
+
+
+def die_with_parent() -> None:
+    """End, by SIGKILL, when the process that started this one does, where the system knows how."""
+    import ctypes
+
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        return
+
+
+def are_sessions_weighed() -> bool:
+    """Return whether the kernel shares the processor between sessions first."""
+    try:
+        switch = os.open(SWITCH, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(switch, 8).strip() == b"1"
+        finally:
+            os.close(switch)
+    except OSError:
+        return False
+
+
+def weigh_session(pid: int, *, niceness: int) -> bool:
+    """Set the nice value of a process's whole session; return whether the kernel took it.
+
+    It takes only one in a tenth of a second from those who are not root, from all of them together.
+    """
+    try:
+        weight = os.open(f"/proc/{pid}/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(weight, str(niceness).encode())
+        finally:
+            os.close(weight)
+    except OSError:
+        return False
+    return True
