@@ -42,6 +42,7 @@ def step_aside() -> None:
         _wait(child)
     os.setsid()
     humble.weigh_session(os.getpid(), niceness=SESSION_NICENESS)
+    humble.be_preempted()
     humble.die_with_parent()
     if os.getppid() != parent:
         os._exit(1)
