@@ -95,6 +95,8 @@ def test_it_goes_last_at_first(layout: Layout, monkeypatch: pytest.MonkeyPatch) 
         started.stdout.readline()
         (worker,) = children(started.pid)
         assert niceness(worker) == aside.SESSION_NICENESS
+        assert os.sched_getscheduler(worker) == os.SCHED_IDLE
+        assert os.sched_getscheduler(started.pid) == os.SCHED_OTHER
         started.kill()
 
 

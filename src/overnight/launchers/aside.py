@@ -21,6 +21,7 @@ SESSION_NICENESS = 19
 PATIENCE_S = 3.0
 """So long it gives way wholly; then it takes its fair share: on a machine that is never idle it has to end too."""
 
+AGAIN_S = 0.5
 FOR_EVER_S = 3600.0
 PASSED_ON = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 HEARD = PASSED_ON | {signal.SIGCHLD, signal.SIGTSTP}
@@ -30,6 +31,7 @@ def step_aside() -> None:
     """Give way from here on. Where sessions are weighed, the caller goes on as a child in a session of its own."""
     humble.be_nice(NICENESS)
     if not humble.are_sessions_weighed():
+        humble.be_preempted()
         return
     parent = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
@@ -43,6 +45,7 @@ def step_aside() -> None:
     os.setsid()
     humble.weigh_session(os.getpid(), niceness=SESSION_NICENESS)
     humble.be_preempted()
+    humble.be_idle()
     humble.die_with_parent()
     if os.getppid() != parent:
         os._exit(1)
@@ -59,8 +62,8 @@ def _wait(child: int) -> Never:
             _end_as(status)
         left = patience_ends_at - time.monotonic() if patience_ends_at is not None else FOR_EVER_S
         if left <= 0:
-            humble.weigh_session(child, niceness=0)
-            patience_ends_at = None
+            is_taken = humble.weigh_session(child, niceness=0)
+            patience_ends_at = None if is_taken else time.monotonic() + AGAIN_S
             continue
         told = signal.sigtimedwait(HEARD, left)
         if told is None or told.si_signo == signal.SIGCHLD:

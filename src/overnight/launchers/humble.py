@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import signal
-import struct
 
 NICENESS = 15
 IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
@@ -23,6 +22,8 @@ IDLE = 3 << 13
 PR_SET_PDEATHSIG = 1
 
 SWITCH = "/proc/sys/kernel/sched_autogroup_enabled"
+OWN_GROUPS = "/proc/self/cgroup"
+GROUPS = "/sys/fs/cgroup"
 
 
 def be_humble() -> None:
@@ -42,6 +43,7 @@ def be_humble() -> None:
 def step_back(niceness: int) -> None:
     """Let everybody else go first at the processor; in a session of its own, where sessions are weighed."""
     be_nice(niceness)
+    be_preempted()
     if not are_sessions_weighed():
         return
     if os.getsid(0) != os.getpid():
@@ -75,9 +77,10 @@ def be_preempted() -> None:
 
     Otherwise the kernel lets a process finish its turn of some milliseconds, however low it stands, and threads that
     wait for each other many times a step wait for it each time. Whoever asks for longer turns than others (by
-    sched_runtime, sched(7)) may be interrupted in them.
+    sched_runtime, sched_setattr(2)) may be interrupted in them.
     """
     import ctypes
+    import struct
 
     number = SCHED_SETATTR.get(os.uname().machine)
     if number is None:
@@ -86,21 +89,50 @@ def be_preempted() -> None:
     wish = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, niceness, 0, LONG_TURN_NS, 0, 0)
     try:
         ctypes.CDLL(None, use_errno=True).syscall(number, 0, wish, 0)
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except (OSError, AttributeError):
         return
 
 
-def are_sessions_weighed() -> bool:
-    """Return whether the kernel shares the processor between sessions first."""
+def be_idle() -> None:
+    """Let the kernel look at the processor as idle while this process is on it. There is no way back but for root.
+
+    Only where sessions are weighed: the session can be given its share again, while among the processes of one session
+    an idle one may starve.
+    """
     try:
-        switch = os.open(SWITCH, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(switch, 8).strip() == b"1"
-        finally:
-            os.close(switch)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except OSError:
-        return False
+        return
+
+
+def are_sessions_weighed() -> bool:
+    """Return whether the kernel shares the processor between sessions first.
+
+    It does not within a control group that has a share of its own (a container, most services): there a nice value
+    does all that it says.
+    """
+    return _text(SWITCH).strip() == "1" and not any(map(_has_share, _text(OWN_GROUPS).splitlines()))
+
+
+def _has_share(line: str) -> bool:
+    """Return whether a line of /proc/self/cgroup names a control group that has a share of the processor."""
+    _, controllers, path = line.split(":", 2)
+    if controllers:  # version 1: all but the root have one
+        return "cpu" in controllers.split(",") and path != "/"
+    levels = [part for part in path.split("/") if part]
+    folders = ["/".join([GROUPS, *levels[:depth]]) for depth in range(len(levels) + 1)]
+    return any(os.path.exists(f"{folder}/cpu.weight") for folder in folders)
+
+
+def _text(path: str) -> str:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(file, 65536).decode(errors="replace")
+        finally:
+            os.close(file)
+    except OSError:
+        return ""
 
 
 def weigh_session(pid: int, *, niceness: int) -> bool:
