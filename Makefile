@@ -30,13 +30,14 @@ check: $(READY)  ## format, lint, types, import contracts, quick tests
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/pytest -q -m "not slow and not crash" -n 2 --dist loadfile -p no:cacheprovider $(QUICK)
 
+# most of what the tests do is waiting: three workers keep two cores busy
 test: $(READY)  ## every check and every test, crash tests and real trainers included
 	scripts/install_debian_packages
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --durations 15
+	$(BIN)/pytest -n 3 --dist loadfile --durations 15
 
 N ?= 300
 SEED ?=
