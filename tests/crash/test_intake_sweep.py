@@ -83,7 +83,7 @@ def test_add_killed_at_any_point_is_one_whole_job_or_none_and_the_origin_stays(
         rig = Rig(tmp_path / "workspace").make()
         origin.write_bytes(GOOD)
         add = [sys.executable, "-m", "overnight", "-C", str(rig.layout.root), "add", str(origin)]
-        is_met = end(add, kill=strace(call, point))
+        is_met = end(add, kill=strace(call, point, options=["-f"]))  # its shell's process only waits
         judge = [sys.executable, "-m", "overnight.daemon.admission", str(rig.layout.root)]
         assert not end(judge, kill=[])  # what a daemon does at its start
         claims.remove_leftovers(rig.layout)

@@ -21,6 +21,9 @@ ROUNDS = 100 if "OVERNIGHT_EVERY_ARROW" in os.environ else 4
 """So often all five are done; ``make sweep`` does them a hundred times."""
 
 STEPS = 12
+STEP_S = 0.3 * ROUNDS
+"""So the run lasts longer than the rounds. A step held until they are over would rightly be taken for stuck."""
+
 NVIDIA_SMI = "#!/bin/sh\necho \"$@\" >> '{log}'\necho '0, NVIDIA X, 40, 1000, 80000, 50, 100, [N/A]'\n"
 
 
@@ -46,33 +49,28 @@ def do_all_five(root: Path, more: Path) -> None:
     subprocess.run(["nvidia-smi"], check=True, capture_output=True)
 
 
-def wait_for_three(rig: Rig) -> None:
-    rig.wait(lambda: all(job.state.value == "succeeded" for job in rig.jobs()[:3]), timeout=240)
+def have_three_ended(rig: Rig) -> bool:
+    return all(job.state.value == "succeeded" for job in rig.jobs()[:3])
 
 
 @pytest.mark.timeout(1800)
-def test_all_five_again_and_again_beside_simulated_trainers_change_no_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Path
-) -> None:
-    release = tmp_path / "release"
-    monkeypatch.setenv("OVERNIGHT_FAULT", f"step:{STEPS}:held")  # only the last file has so many: the run lasts
-    monkeypatch.setenv("OVERNIGHT_FAULT_RELEASE", str(release))
+def test_all_five_again_and_again_beside_simulated_trainers_change_no_byte(tmp_path: Path, asked: Path) -> None:
     models = []
-    for name, num_rounds in (("undisturbed", 0), ("disturbed", ROUNDS)):
-        release.unlink(missing_ok=True)
+    for name in ("undisturbed", "disturbed"):
         rig = Rig(tmp_path / name)
-        rig.simulate(step_s=0.4 if num_rounds else 0.0)
+        rig.simulate(step_s=STEP_S if name == "disturbed" else 0.0)
         rig.make(checkpoint__every_steps=2, checkpoint__keep=1000)
         for number, rows in enumerate((12, 16, 4 * STEPS)):
             rig.submit(f"r{number}.jsonl", rows=rows)
         try:
             rig.start_loop()
-            for number in range(num_rounds):
-                more = tmp_path / f"more{number}.jsonl"
+            num_rounds = 0
+            while name == "disturbed" and num_rounds < ROUNDS and not have_three_ended(rig):
+                more = tmp_path / f"more{num_rounds}.jsonl"
                 more.write_bytes(write_rows(more.name, 1))
                 do_all_five(rig.layout.root, more)
-            release.touch()
-            wait_for_three(rig)
+                num_rounds += 1
+            rig.wait(lambda rig=rig: have_three_ended(rig), timeout=1200)
             assert [job.file for job in rig.jobs()[:3]] == ["r0.jsonl", "r1.jsonl", "r2.jsonl"]
             assert len(rig.jobs()) == 3 + num_rounds
             assert all(job.state.value in ("queued", "running", "succeeded") for job in rig.jobs())
@@ -83,7 +81,7 @@ def test_all_five_again_and_again_beside_simulated_trainers_change_no_byte(
         assert checkpoints.verify(folder).manifest is not None
         models.append((folder / "state.json").read_bytes())
     assert models[0] == models[1]
-    assert len(asked.read_text().splitlines()) >= 2 * ROUNDS, "doctor asked for the GPU too"
+    assert len(asked.read_text().splitlines()) >= 2 * num_rounds >= 2, "doctor asked for the GPU too"
 
 
 @pytest.mark.slow
