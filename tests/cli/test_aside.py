@@ -54,9 +54,14 @@ def children(pid: int) -> list[int]:
     return []
 
 
+def session(pid: int) -> str:
+    """What the kernel says of its session's weight; nothing where it belongs to the one that the machine began with."""
+    return (PROC / str(pid) / "autogroup").read_text()
+
+
 def niceness(pid: int) -> int:
     """The nice value of its whole session."""
-    return int((PROC / str(pid) / "autogroup").read_text().rpartition("nice")[2])
+    return int(session(pid).rpartition("nice")[2])
 
 
 def command(layout: Layout, *words: str) -> list[str]:
@@ -78,13 +83,13 @@ def looking(layout: Layout) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 
 def test_its_session_goes_last_for_a_while_and_the_callers_stays_as_it_is(layout: Layout) -> None:
-    before = niceness(os.getpid())
+    before = session(os.getpid())
     with looking(layout) as (started, worker):
         found = fields(worker)
         assert found is not None
         assert int(found[3]) == worker  # it leads a session
         assert os.getpriority(os.PRIO_PROCESS, worker) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + aside.NICENESS)
-        assert niceness(started.pid) == niceness(os.getpid()) == before
+        assert session(started.pid) == session(os.getpid()) == before
         wait(lambda: niceness(worker) == 0, "it is never given its fair share")
 
 

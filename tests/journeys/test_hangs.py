@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 
 SETTINGS = {
-    "train.epochs": "6",
-    "checkpoint.every_steps": "12",
+    "train.epochs": "24",
+    "checkpoint.every_steps": "48",
     "evaluation.holdout": "0.2",
-    "evaluation.every_steps": "12",
+    "evaluation.every_steps": "48",
 }
-"""78 steps, seven evaluations."""
+"""288 steps of some milliseconds, six evaluations of four batches each."""
+
+STUCK_AT = 240
+"""The stop has to come well before it, however fast the steps are and however busy the machine."""
 
 
 def sums(path: Path) -> Path:
@@ -28,6 +31,18 @@ def sums(path: Path) -> Path:
     rows = [{"prompt": f"{a}+{b}?", "completion": str(a + b)} for a, b in pairs]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def heartbeat_of_a_step(workspace: Any) -> dict[str, Any]:
+    """What the first trainer says as soon as it has made a step; ``status`` would take its time."""
+    path, deadline = workspace.root / ".overnight" / "attempts" / "000001-01" / "heartbeat.json", time.monotonic() + 100
+    while time.monotonic() < deadline:
+        if path.exists():
+            found: dict[str, Any] = json.loads(path.read_text())
+            if found["step"] >= 1:
+                return found
+        time.sleep(0.005)
+    raise AssertionError("no step in 100 s")
 
 
 @pytest.mark.slow
@@ -41,12 +56,11 @@ def test_a_stopped_trainer_and_an_evaluation_stuck_in_native_code_cost_no_byte(
         limits = {"watch.eval_stuck_s": "3", "watch.grace_s": "1"} if one is hung else {}
         one.init(**SETTINGS, **limits)
         one.run("add", str(sums(one.root.parent / "sums.jsonl")))
-    hung.environment["OVERNIGHT_FAULT"] = "eval:6:native:once"  # in the second evaluation, at step 24
+    hung.environment["OVERNIGHT_FAULT"] = "eval:18:native:once"  # in the fifth evaluation
     hung.up()
-    status = hung.wait_for_step(2)
-    pid = status["trainer"]["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    os.kill(heartbeat_of_a_step(hung)["pid"], signal.SIGSTOP)
     stopped_at, seen = time.monotonic(), hung.json("status")["step"]
+    assert seen < STUCK_AT
     hung.wait(lambda now: now["step"] > seen, timeout=100)
     assert time.monotonic() - stopped_at < 60
     status = hung.wait(lambda now: now["queue"]["succeeded"] == 1, timeout=100)
@@ -57,7 +71,7 @@ def test_a_stopped_trainer_and_an_evaluation_stuck_in_native_code_cost_no_byte(
     assert json.loads((folder / "hang.json").read_text())["phase"] == "evaluating"
     assert "_never_return" in (folder / "stacks.txt").read_text()
     report = json.loads((folder.with_name("000001-02") / "report.json").read_text())
-    assert any("evaluation at step 24 skipped" in note for note in report["notes"])
+    assert any(f"evaluation at step {STUCK_AT} skipped" in note for note in report["notes"])
     assert hung.run("logs", "anti-stuck").stdout.count("KILL") == 1
     plain.until_idle()
     assert hung.digest() == plain.digest()
