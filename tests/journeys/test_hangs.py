@@ -63,7 +63,7 @@ def test_a_stopped_trainer_and_an_evaluation_stuck_in_native_code_cost_no_byte(
     assert seen < STUCK_AT
     hung.wait(lambda now: now["step"] > seen, timeout=100)
     assert time.monotonic() - stopped_at < 60
-    status = hung.wait(lambda now: now["queue"]["succeeded"] == 1, timeout=100)
+    hung.wait(lambda now: now["queue"]["succeeded"] == 1, timeout=100)
     told = (hung.root / "logs" / "anti_stuck.log").read_text()
     assert "it is continued" in told
     assert "no progress while evaluating" in told
