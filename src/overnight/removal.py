@@ -81,12 +81,15 @@ def remove(layout: Layout, item: Item, *, record: Callable[[], None]) -> None:
 def set_aside(layout: Layout, item: Item) -> Path | None:
     """Move a damaged checkpoint of a plan into the trash; return where it lies.
 
-    None where it is gone, or whole after all. Raises DiskError.
+    None where it is gone, or whole after all, or the disk refuses to read it now. Raises DiskError.
     """
     if not item.is_set_aside:
         raise ValueError(f"the plan does not set {item.path} aside: {item.reason}")
     folder = Path(item.path)
-    if not folder.exists() or checkpoints.verify(folder).verdict is Verdict.VERIFIED:
+    if not folder.exists():
+        return None
+    found = checkpoints.verify(folder)
+    if found.verdict is Verdict.VERIFIED or found.is_unreadable:
         return None
     return checkpoints.set_aside(folder, layout.trash)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpoint_rig import corrupt, names
 from overnight import removal
 from overnight.control import versions as control
 from overnight.database import events
@@ -184,6 +185,18 @@ def test_a_description_is_text_whatever_it_is(rig: VersionRig, tmp_path: Path) -
         rig.roll_back("base")
     assert sorted(os.listdir(rig.layout.versions)) == [f"v{number:03d}" for number in range(1, len(WORDS) + 1)]
     assert set(tmp_path.rglob("*")) - set(rig.layout.root.rglob("*")) == outside
+
+
+def test_no_version_is_made_of_an_older_checkpoint_while_the_newest_is_damaged(rig: VersionRig, tmp_path: Path) -> None:
+    rig.train("a.jsonl")
+    assert sorted(names(rig.layout)) == ["checkpoint-5", "checkpoint-8"]
+    corrupt(rig.layout.checkpoint(8))
+    before = rig.here()
+    with pytest.raises(FailedError, match="checkpoint-8 is corrupt; checkpoint-5 is not published in its place"):
+        rig.consolidate()
+    assert rig.here() == before
+    rig.layout.checkpoint(8).rename(tmp_path / "checkpoint-8")  # what the error says: then the older one is meant
+    rig.consolidate()
 
 
 def test_one_flipped_bit_is_found_and_never_put_in_use(rig: VersionRig) -> None:

@@ -38,6 +38,9 @@ from overnight.status import holders
 RECHECK_S = 10.0
 """So often checkpoints that could not be used are read again."""
 
+UNREADABLE_S = 30.0
+"""So long a checkpoint that the disk refuses to read is tried before work goes on from an older one."""
+
 
 def dispatch_next(context: Context, now: Moment) -> None:
     """Launch the next attempt where nothing speaks against it; else say what does."""
@@ -221,11 +224,24 @@ def _find_start(context: Context, now: Moment) -> Start | None:
     if answer is None:
         return None
     found = answer.value
-    if not found.hindrances:
+    hindrance = launching.one_line(refused(found.hindrances)) if found.hindrances else _unreadable(context, found, now)
+    if hindrance is None:
         return found
-    _wait(context, launching.one_line(refused(found.hindrances)), now)
+    _wait(context, hindrance, now)
     context.memory["recheck_at"] = now.boot + RECHECK_S
     return None
+
+
+def _unreadable(context: Context, found: Start, now: Moment) -> str | None:
+    """Return which checkpoint the disk refuses to read, while that may still pass: nothing is known to be damaged."""
+    unread = next((report for report in found.passed_over if report.is_unreadable), None)
+    if unread is None:
+        context.memory.pop("unreadable_since", None)
+        return None
+    since = context.memory.setdefault("unreadable_since", now.boot)
+    if now.boot - since >= UNREADABLE_S:
+        return None
+    return f"{Path(unread.path).name} is tried again before an older one is taken: {unread.reason}"
 
 
 def _set_aside(context: Context, found: Start, now: Moment) -> None:

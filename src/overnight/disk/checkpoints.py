@@ -26,6 +26,11 @@ TRAINER_STATE = "trainer_state.json"
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What this process lacks says nothing of the checkpoint: whoever asks fails, and asks again."""
 
+REFUSED = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ENXIO, errno.ENODEV}
+)
+"""What a disk that fails, or is away for a moment, says of a file that may well be whole."""
+
 NO_STEP = -1
 """The step of a report on something that is no checkpoint."""
 
@@ -135,8 +140,9 @@ def _judge(folder: Path, *, verify_content: bool) -> CheckpointReport:
     except OSError as error:
         if error.errno in SCARCE:
             raise
-        what = _shown(error.filename, folder)
-        return _report(folder, Verdict.CORRUPT, f"{what} cannot be read: {error.strerror or error}")
+        reason = f"{_shown(error.filename, folder)} cannot be read: {error.strerror or error}"
+        report = _report(folder, Verdict.CORRUPT, reason)
+        return dataclasses.replace(report, is_unreadable=error.errno in REFUSED)
 
 
 def _judge_folder(folder: Path, *, verify_content: bool) -> CheckpointReport:

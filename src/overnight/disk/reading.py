@@ -5,10 +5,12 @@ What only some callers need is imported where it is used: the watchdog reads fil
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,21 @@ def open_regular(path: Path, *, follow_links: bool) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Tell of which file a read failed: the system's own error of a read names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def read_bytes(path: Path, *, limit: int) -> bytes:
     """Return what a file holds, never waiting for a FIFO. Raises OSError, or ValueError where it is too long."""
     data = b""
-    with open_regular(path, follow_links=True) as file:
+    with open_regular(path, follow_links=True) as file, _naming(path):
         while len(data) <= limit:  # a read takes the memory that it asks for: what is there, not what may be
             size = os.fstat(file.fileno()).st_size
             more = file.read(min(max(CHUNK_BYTES, size - len(data)), limit + 1 - len(data)))
@@ -72,7 +85,7 @@ def blake3_of(path: Path) -> str:
     from blake3 import blake3
 
     digest = blake3()
-    with open_regular(path, follow_links=True) as file:
+    with open_regular(path, follow_links=True) as file, _naming(path):
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

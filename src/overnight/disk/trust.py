@@ -42,7 +42,10 @@ def is_verified(layout: Layout, report: CheckpointReport) -> bool | None:
         return True
     if report.bytes > READ_AT_ONCE_BYTES:
         return None
-    verdict = checkpoints.verify(Path(report.path)).verdict is Verdict.VERIFIED
+    found = checkpoints.verify(Path(report.path))
+    if found.is_unreadable:
+        return None
+    verdict = found.verdict is Verdict.VERIFIED
     if looks is not None and looks == _looks(Path(report.path), report.manifest):
         _known[report.path] = (looks, verdict)
     return verdict

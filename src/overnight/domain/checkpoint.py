@@ -104,6 +104,8 @@ class CheckpointReport:
     reason: str
     bytes: int
     manifest: Manifest | None
+    is_unreadable: bool = False
+    """The disk refused to read it. That may pass, and says nothing of what was committed."""
 
 
 def checkpoint_name(step: int) -> str:

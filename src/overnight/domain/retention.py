@@ -79,7 +79,7 @@ def plan(reports: Iterable[CheckpointReport], *, keep: int, held: Mapping[int, s
 
 def _is_useless(report: CheckpointReport, newest_good: int | None) -> bool:
     is_damaged = report.verdict in (Verdict.CORRUPT, Verdict.INCOMPLETE)
-    return is_damaged and newest_good is not None and 0 <= report.step < newest_good
+    return is_damaged and not report.is_unreadable and newest_good is not None and 0 <= report.step < newest_good
 
 
 def require_keep(keep: int) -> None:

@@ -40,6 +40,14 @@ def require_unmoved(layout: Layout, candidate: Candidate) -> None:
         raise _moved_on(candidate, f"the model stands at {checkpoint_name(step)}" if newest else "no checkpoint")
     folder = candidates.folder_of(layout, candidate.job, candidate.attempts) / checkpoint_name(candidate.step)
     report = checkpoints.verify(folder)
+    if report.is_unreadable:
+        raise FailedError(
+            f"Job {candidate.job} cannot be accepted now: its checkpoint cannot be read",
+            found=report.reason,
+            expected="the checkpoint as it was trained",
+            fix=f"overnight accept {candidate.job} again when the disk answers",
+            code="unreadable",
+        )
     if report.verdict is not Verdict.VERIFIED:
         raise FailedError(
             f"Job {candidate.job} cannot be accepted: its checkpoint is {report.verdict.value}",

@@ -12,7 +12,7 @@ from overnight.database.connection import Connection
 from overnight.disk import base_models, config, files, locked, transition
 from overnight.disk.checkpoints import read_manifest
 from overnight.disk.layout import Layout
-from overnight.domain.checkpoint import CheckpointReport, Manifest
+from overnight.domain.checkpoint import CheckpointReport, Manifest, Verdict
 from overnight.domain.config import Settings
 from overnight.domain.errors import BusyError, ConfigError, DiskError, FailedError
 from overnight.domain.job import JobState
@@ -56,6 +56,7 @@ def find(layout: Layout, connection: Connection) -> Ground:
     start = starting.find(layout, base_model=settings.base_model, ever_committed=committed)
     if start.hindrances:
         raise refused(start.hindrances)
+    _require_newest(start)
     newest = start.newest
     if newest is None or newest.manifest is None:
         in_use = locked.version_in_use(layout)
@@ -71,6 +72,26 @@ def find(layout: Layout, connection: Connection) -> Ground:
     return Ground(
         settings=settings, start=start, newest=newest, manifest=newest.manifest, base=base, place=found
     )  # fmt: skip
+
+
+def _require_newest(start: Start) -> None:
+    """Refuse where a newer checkpoint of ours is passed over: a version of an older one would lack what it learnt."""
+    newer = next((report for report in start.passed_over if report.verdict is not Verdict.FOREIGN), None)
+    if newer is None or start.newest is None:
+        return
+    name, older = Path(newer.path).name, Path(start.newest.path).name
+    if newer.is_unreadable:
+        what, code, fix = f"{name} cannot be read now", "unreadable", "try again when the disk answers"
+    else:
+        what, code = f"{name} is {newer.verdict.value}", newer.verdict.value
+        fix = f"bring a copy back, overnight versions restore {name}"
+    raise FailedError(
+        f"{what}; {older} is not published in its place",
+        found=newer.reason,
+        expected="the newest checkpoint as it was committed",
+        fix=f"{fix}; to go without it, move the folder out of current_model/",
+        code=code,
+    )
 
 
 def _base_folder(layout: Layout, base_model: str, fingerprint: str) -> Path:
