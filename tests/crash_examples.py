@@ -807,7 +807,8 @@ DEPENDENCY = _of(
         "SITE/transformers/models/auto/configuration_auto.py:from_pretrained",
     ),
     attribute=traceback(
-        "AttributeError: module 'torch.library' has no attribute 'custom_op'", "SITE/torchao/utils.py:<module>"
+        "AttributeError: module 'torch.utils._pytree' has no attribute 'register_pytree_node'",
+        "SITE/transformers/utils/generic.py:<module>",
     ),
     glibc=traceback(
         "ImportError: /lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.29' not found (required by /x/_C.so)",
