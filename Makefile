@@ -51,7 +51,7 @@ power-cuts: $(READY)  ## N=50 SEED=7: power cuts at random moments; what was ann
 SWEEPS := tests/test_intake.py $(addprefix tests/crash/,test_intake_sweep.py test_save_sweep.py test_retention_sweep.py \
           test_cleanup.py test_arrows.py)
 
-sweep: $(READY)  ## killed at every rename, removal and sync of intake, saves, retention, cleanup (strace; about an hour)
+sweep: $(READY)  ## killed at every rename, removal and sync of intake, saves, retention, cleanup (strace; 20 minutes)
 	OVERNIGHT_EVERY_ARROW=1 $(BIN)/pytest -q -s -m crash $(SWEEPS)
 
 bench: $(READY)  ## measure what the documentation claims
