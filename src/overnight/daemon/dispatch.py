@@ -47,6 +47,7 @@ def dispatch_next(context: Context, now: Moment) -> None:
     job = _next_job(context, now)
     if job is None:
         context.errands.forget("newest")  # when work goes on, the disk may be another one
+        context.memory.pop("unreadable", None)
         return
     if not rehearsing.is_decided(context, job, now):
         context.stand("loading", f"earlier data sets are read: {job.file} replays rows of them", at=now.unix)
@@ -236,9 +237,12 @@ def _unreadable(context: Context, found: Start, now: Moment) -> str | None:
     """Return which checkpoint the disk refuses to read, while that may still pass: nothing is known to be damaged."""
     unread = next((report for report in found.passed_over if report.is_unreadable), None)
     if unread is None:
-        context.memory.pop("unreadable_since", None)
+        context.memory.pop("unreadable", None)
         return None
-    since = context.memory.setdefault("unreadable_since", now.boot)
+    path, since = context.memory.get("unreadable", (unread.path, now.boot))
+    if path != unread.path:  # each has its own time
+        since = now.boot
+    context.memory["unreadable"] = (unread.path, since)
     if now.boot - since >= UNREADABLE_S:
         return None
     return f"{Path(unread.path).name} is tried again before an older one is taken: {unread.reason}"

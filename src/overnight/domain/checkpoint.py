@@ -107,6 +107,11 @@ class CheckpointReport:
     is_unreadable: bool = False
     """The disk refused to read it. That may pass, and says nothing of what was committed."""
 
+    @property
+    def told(self) -> str:
+        """How it is, to follow its name in an error."""
+        return "cannot be read now" if self.is_unreadable else f"is {self.verdict.value}"
+
 
 def checkpoint_name(step: int) -> str:
     """Return the folder name of a checkpoint at a global step."""

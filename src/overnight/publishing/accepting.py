@@ -40,21 +40,15 @@ def require_unmoved(layout: Layout, candidate: Candidate) -> None:
         raise _moved_on(candidate, f"the model stands at {checkpoint_name(step)}" if newest else "no checkpoint")
     folder = candidates.folder_of(layout, candidate.job, candidate.attempts) / checkpoint_name(candidate.step)
     report = checkpoints.verify(folder)
-    if report.is_unreadable:
-        raise FailedError(
-            f"Job {candidate.job} cannot be accepted now: its checkpoint cannot be read",
-            found=report.reason,
-            expected="the checkpoint as it was trained",
-            fix=f"overnight accept {candidate.job} again when the disk answers",
-            code="unreadable",
-        )
     if report.verdict is not Verdict.VERIFIED:
+        anew = f"overnight discard {candidate.job}, then overnight retry {candidate.job} trains it again"
+        again = f"overnight accept {candidate.job} again when the disk answers"
         raise FailedError(
-            f"Job {candidate.job} cannot be accepted: its checkpoint is {report.verdict.value}",
+            f"Job {candidate.job} cannot be accepted: its checkpoint {report.told}",
             found=report.reason,
             expected="the checkpoint as it was trained",
-            fix=f"overnight discard {candidate.job}, then overnight retry {candidate.job} trains it again",
-            code="damaged",
+            fix=again if report.is_unreadable else anew,
+            code="unreadable" if report.is_unreadable else "damaged",
         )
     trained_on = version_of(report.manifest.locked.get("base_model")) if report.manifest is not None else None
     in_use = locked.version_in_use(layout)

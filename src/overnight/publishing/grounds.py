@@ -80,17 +80,14 @@ def _require_newest(start: Start) -> None:
     if newer is None or start.newest is None:
         return
     name, older = Path(newer.path).name, Path(start.newest.path).name
-    if newer.is_unreadable:
-        what, code, fix = f"{name} cannot be read now", "unreadable", "try again when the disk answers"
-    else:
-        what, code = f"{name} is {newer.verdict.value}", newer.verdict.value
-        fix = f"bring a copy back, overnight versions restore {name}"
+    back = f"bring a copy back, overnight versions restore {name}"
     raise FailedError(
-        f"{what}; {older} is not published in its place",
+        f"{name} {newer.told}; {older} is not published in its place",
         found=newer.reason,
         expected="the newest checkpoint as it was committed",
-        fix=f"{fix}; to go without it, move the folder out of current_model/",
-        code=code,
+        fix=f"{'try again when the disk answers' if newer.is_unreadable else back};"
+        " to go without it, move the folder out of current_model/",
+        code="unreadable" if newer.is_unreadable else newer.verdict.value,
     )
 
 

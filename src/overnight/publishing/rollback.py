@@ -112,7 +112,7 @@ def _with(layout: Layout, version: Version | None, folder: str) -> Goal:
         newest = checkpoints.verify(layout.history / folder / names[0])
         if newest.verdict is not Verdict.VERIFIED:
             raise FailedError(
-                f"{names[0]} cannot come back: it is {newest.verdict.value}",
+                f"{names[0]} cannot come back: it {newest.told}",
                 found=newest.reason,
                 expected="a checkpoint as it was when it was put aside",
                 fix=f"put it back from a copy into {layout.history / folder}; nothing was changed",
