@@ -84,17 +84,20 @@ def test_a_failing_change_leaves_nothing(tmp_path: Path) -> None:
 def test_ten_processes_may_make_it_at_once(tmp_path: Path) -> None:
     failures: list[Exception] = []
 
-    def make() -> None:
+    def make(path: Path, start: threading.Barrier) -> None:
+        start.wait()
         try:
-            connect(tmp_path / "state.db", create=True).close()
+            connect(path, create=True).close()
         except Exception as error:  # told below
             failures.append(error)
 
-    threads = [threading.Thread(target=make) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for number in range(40):  # they meet within the same few microseconds once in a while
+        words = (tmp_path / f"state{number}.db", threading.Barrier(10))
+        threads = [threading.Thread(target=make, args=words) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert failures == []
 
 

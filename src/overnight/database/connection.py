@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ VERSION = 3
 """The format that this program writes (PRAGMA user_version)."""
 
 BUSY_TIMEOUT_S = 30.0
+BUSY_POLL_S = 0.005
+PRIMARY = 0xFF
+"""The bits of an SQLite result code that say what it is; the others say more of it."""
 
 
 def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
@@ -38,7 +42,7 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
     try:
         if not create:
             _refuse_empty(connection, path)
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         _migrate(connection, path)
@@ -49,6 +53,20 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
         connection.close()
         raise _told(error, path) from error
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Write ahead from now on. Of several that make it at once SQLite refuses some, without any waiting."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(BUSY_POLL_S)
+        else:
+            return
 
 
 def _refuse_empty(connection: sqlite3.Connection, path: Path) -> None:
