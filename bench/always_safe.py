@@ -34,6 +34,7 @@ SETTINGS = {
 }  # fmt: skip
 MODES = ("quiet", "again", "cadence", "tight")
 LIMIT_PERCENT = 5.0
+OVERNIGHT = str(Path(sys.executable).with_name("overnight"))
 
 
 class Bench:
@@ -46,14 +47,14 @@ class Bench:
 
     def overnight(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Type a command."""
-        command = [sys.executable, "-m", "overnight", "-C", str(self.root), *words]
+        command = [OVERNIGHT, "-C", str(self.root), *words]
         return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
 
     def begin(self, rows: int, threads: int | None) -> None:
         """Make the workspace and start the training."""
         settings = SETTINGS | {"train.threads": json.dumps(threads)}
         words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        init = [sys.executable, "-m", "overnight", "init", str(self.root), "--base-model", "builtin:tiny", *words]
+        init = [OVERNIGHT, "init", str(self.root), "--base-model", "builtin:tiny", *words]
         subprocess.run(init, check=True, capture_output=True)
         (self.folder / "rows.jsonl").write_text("".join(row(number) for number in range(rows)))
         self.overnight("add", str(self.folder / "rows.jsonl"))

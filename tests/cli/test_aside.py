@@ -105,6 +105,14 @@ def test_it_goes_last_at_first(layout: Layout, monkeypatch: pytest.MonkeyPatch) 
         started.kill()
 
 
+def test_before_it_steps_aside_it_loads_next_to_nothing() -> None:
+    """What it computes until then it takes from the training with its whole weight."""
+    program = "import sys; before = set(sys.modules); from overnight import __main__; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    ours = {"overnight", "overnight.__main__", "overnight.launchers", "overnight.launchers.aside"}
+    assert set(done.stdout.split()) <= ours | {"overnight.launchers.humble", "__future__", "_signal", "time"}
+
+
 ENDLESS = "import time; time.sleep(600)"
 
 

@@ -109,7 +109,7 @@ def test_a_save_that_hangs_in_fsync_is_told_within_its_limit_and_the_older_check
 
 def test_a_hang_right_after_every_start_makes_the_pauses_grow_and_the_loop_lives(rig: Rig) -> None:
     rig.simulate(fault="hang@0:3")
-    rig.make(files=1, watch__load_stuck_s=0.5, watch__grace_s=0.2)
+    rig.make(files=1, watch__load_stuck_s=3, watch__grace_s=0.2)  # longer than a busy machine needs to start Python
     context = rig.context()
     context.patiences = pace.scaled(PATIENCE, 0.01)
     rig.tick_until(context, rig.is_done, timeout=90)

@@ -33,7 +33,7 @@ def test_a_trainer_that_makes_no_progress_is_ended_and_the_job_goes_on(rig: Rig)
 
 def test_a_trainer_that_hangs_while_loading_is_ended_too(rig: Rig) -> None:
     rig.simulate(fault="hang@0:1")
-    rig.make(files=1, watch__load_stuck_s=0.5, watch__grace_s=0.2)
+    rig.make(files=1, watch__load_stuck_s=3, watch__grace_s=0.2)  # longer than a busy machine needs to start Python
     rig.tick_until(rig.context(), rig.is_done)
     assert [attempt.outcome for attempt in rig.attempts()] == [Outcome.HUNG, Outcome.COMPLETED]
 

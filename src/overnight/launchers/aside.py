@@ -7,14 +7,16 @@ command ended. See launchers/humble.py for why a nice value is not enough.
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 from overnight.launchers import humble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes longer to load than all the rest of this
+    import signal
     from typing import Never
+else:
+    import _signal as signal  # the same with plain numbers: to make enums of them takes milliseconds
 
 NICENESS = 10
 SESSION_NICENESS = 19

@@ -5,13 +5,12 @@ each with the same weight (autogroup, sched(7)), and a session that computes on 
 them: one command in a terminal, nice 19 or not, took two thirds of a core from a trainer. So the session gives way as a
 whole, and has to be one of our own: the user's terminal stays as it is.
 
-Little is imported here, and ctypes late: a command gives way before it loads anything.
+Little is imported here, and ctypes and signal late: a command gives way before it loads anything.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 
 NICENESS = 15
 IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
@@ -65,6 +64,7 @@ def be_nice(niceness: int) -> None:
 def die_with_parent() -> None:
     """End, by SIGKILL, when the process that started this one does, where the system knows how."""
     import ctypes
+    import signal
 
     try:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
