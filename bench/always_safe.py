@@ -213,6 +213,7 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=5.0, metavar="S", help="how often each of the five is done")
     parser.add_argument("--threads", type=int, help="of the trainer; without it all cores, as in a new workspace")
     options = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each command compiles all that it loads, as for no user
     folder = Path(tempfile.mkdtemp(prefix="overnight-bench-"))
     try:
         measure(options, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from overnight.launchers.aside import step_aside
@@ -16,12 +17,17 @@ LOOKING = frozenset(
 )
 """Verbs that are in no hurry beside a training: they start nothing that lives on, and give way to it."""
 
+SPARING = {"OPENBLAS_NUM_THREADS": "1", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
+"""For these verbs: numpy starts no threads to multiply matrices with, pydantic looks for plugins in no package."""
+
 
 def main() -> NoReturn:
     """Run the command line of this process and leave with its exit code."""
     words = sys.argv[1:]
     if verb(words) in LOOKING:
         step_aside()
+        for name, value in SPARING.items():
+            os.environ.setdefault(name, value)
     from overnight import cli
 
     cli.main(words)

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(words: list[str]) -> int:
     """Run one command line; return its exit code."""
     try:
-        code = _command().main(args=words, prog_name=PROGRAM, standalone_mode=False)
+        code = _command(words).main(args=words, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else int(ExitCode.OK)
     except BrokenPipeError:
@@ -50,13 +50,13 @@ def run(words: list[str]) -> int:
         return _tell(_translated(error), words)
 
 
-def _command() -> Any:
-    """Return the command line, its verbs in the order of VERBS."""
+def _command(words: Sequence[str] = ()) -> Any:
+    """Return the command line, its verbs in the order of VERBS; only the one that is meant, where there is one."""
     # they put their verbs into the app
     from overnight.cli import copies, crashes, judging, keeping, looking, running, versions, work, workspace  # noqa: F401
 
     quick.spare_conversions()
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(quick.narrowed(app, words))
     group.commands = dict(sorted(group.commands.items(), key=lambda item: VERBS.index(item[0])))
     return group
 

@@ -1,13 +1,43 @@
-"""A quicker start: Typer converts every value by pydantic, also what needs no conversion, and its import takes longest.
+"""A quicker start: what Typer does for every verb and every value is done for those that are meant.
 
-Typer has no switch for this. Where a later Typer is built otherwise, nothing is changed and the start is only slower.
+It converts every value by pydantic, also what needs no conversion, and its import takes longest; it builds the options
+of all verbs to run one. Typer has no switch for this. Where a later Typer is built otherwise, nothing is changed and
+the start is only slower.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import typer.core
+
+
+def narrowed(app: typer.Typer, words: Sequence[str]) -> typer.Typer:
+    """Return an application that has only the verb of a command line; the whole one where that is not plain."""
+    verb = _verb(words)
+    meant = [command for command in app.registered_commands if verb == (command.name or _name(command.callback))]
+    if len(meant) != 1:
+        return app
+    narrow = copy.copy(app)
+    narrow.registered_commands, narrow.registered_groups = meant, []
+    return narrow
+
+
+def _verb(words: Sequence[str]) -> str | None:
+    """Return the verb where only the workspace and --debug stand before it: not where help is asked for, or no verb."""
+    rest = iter(words)
+    for word in rest:
+        if word in ("-C", "--workspace"):
+            next(rest, None)
+        elif word != "--debug":
+            return word
+    return None
+
+
+def _name(callback: Any) -> str:
+    return typer.main.get_command_name(callback.__name__)
 
 
 def spare_conversions() -> None:
